@@ -56,12 +56,13 @@ struct ObjectRespOut<'a> {
     err: Option<ErrorBody>,
 }
 
+/// Raw values, so that a key with `null` can be told from one that is not there.
 #[derive(Deserialize)]
 struct ObjectRespIn {
     #[serde(rename = "Object")]
-    object: Option<Box<RawValue>>,
+    object: Box<RawValue>,
     #[serde(rename = "Err")]
-    err: Option<Box<RawValue>>,
+    err: Box<RawValue>,
 }
 
 /// What an answer says.
@@ -84,10 +85,11 @@ impl Answer {
             return Self::Done;
         }
         if let Ok(answer) = content.parse::<ObjectRespIn>() {
-            if let Some(err) = answer.err.filter(|err| err.get() != "null") {
-                return Self::Refused(read_error(&err));
-            }
-            return answer.object.map_or(Self::Done, |object| Self::Object(Content::raw(object)));
+            return match (answer.err.get(), answer.object.get()) {
+                ("null", "null") => Self::Done,
+                ("null", _) => Self::Object(Content::raw(answer.object)),
+                _ => Self::Refused(read_error(&answer.err)),
+            };
         }
         match content.parse::<ErrorBody>() {
             Ok(ErrorBody { status: Some(status) }) => Self::Refused(status),
