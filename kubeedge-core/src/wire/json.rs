@@ -82,6 +82,10 @@ struct Route<'a> {
 /// # Errors
 /// [`DecodeError`]; the connection that brought it should be closed.
 pub fn decode(text: &str) -> Result<Message, DecodeError> {
+    if !text.trim_ascii_start().starts_with('{') {
+        // serde would take an array for an object whose members come in order.
+        return Err(<serde_json::Error as serde::de::Error>::custom("expected an object").into());
+    }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let frame = Frame::deserialize(&mut deserializer)?;
     let id = match &*frame.header.msg_id {
