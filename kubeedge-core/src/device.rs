@@ -78,7 +78,7 @@ pub struct DeviceProperty {
     #[serde(skip_serializing_if = "is_zero")]
     pub collect_cycle: i64,
     /// Whether it is reported to the cloud.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub report_to_cloud: bool,
     /// Where else values go; carried as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -279,9 +279,4 @@ where
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(number: &i64) -> bool {
     *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }

@@ -34,21 +34,22 @@ pub fn find_source<'a, T: std::error::Error + 'static>(error: &'a (dyn std::erro
 ///
 /// The call that opened it resolves once it stands; from then on items flow here, outside of every layer. Gaps are
 /// items, never silence: see the event type of the seam.
+#[must_use = "a dropped subscription is closed"]
 pub struct Subscription<T> {
     items: BoxStream<'static, T>,
     _cancel: DropGuard,
-    _slot: Option<OwnedSemaphorePermit>,
+    slot: Option<OwnedSemaphorePermit>,
 }
 
 impl<T> Subscription<T> {
     /// A subscription that yields `items`, and cancels `source` when it is dropped.
     pub fn new(items: impl Stream<Item = T> + Send + 'static, source: CancellationToken) -> Self {
-        Self { items: items.boxed(), _cancel: source.drop_guard(), _slot: None }
+        Self { items: items.boxed(), _cancel: source.drop_guard(), slot: None }
     }
 
     /// Holds `slot` until the subscription is dropped, so that open watches can be counted and limited.
     pub fn holding(mut self, slot: OwnedSemaphorePermit) -> Self {
-        self._slot = Some(slot);
+        self.slot = Some(slot);
         self
     }
 
@@ -70,7 +71,7 @@ impl<T> Stream for Subscription<T> {
 
 impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").finish_non_exhaustive()
+        f.debug_struct("Subscription").field("counted", &self.slot.is_some()).finish_non_exhaustive()
     }
 }
 

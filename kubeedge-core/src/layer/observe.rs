@@ -97,10 +97,8 @@ where
         let outcome = ready!(self.inner.as_mut().poll(cx));
         let took =
             self.started.zip(self.layer.stopwatch.as_ref()).map(|(started, clock)| clock().saturating_sub(started));
-        self.span.in_scope(|| match took {
-            Some(took) => tracing::debug!(ok = outcome.is_ok(), latency_us = took.as_micros(), "call ended"),
-            None => tracing::debug!(ok = outcome.is_ok(), "call ended"),
-        });
+        let latency_us = took.map(|took| took.as_micros());
+        self.span.in_scope(|| tracing::debug!(ok = outcome.is_ok(), latency_us, "call ended"));
         Poll::Ready(outcome)
     }
 }

@@ -99,10 +99,11 @@ impl EventBus for MemoryBus {
             let mut state = lock(&self.shared.state);
             if event.retain {
                 // An empty payload clears what is retained (MQTT 3.1.1, 3.3.1.3).
-                match event.payload.is_empty() {
-                    true => state.retained.remove(&event.topic),
-                    false => state.retained.insert(event.topic.clone(), event.clone()),
-                };
+                if event.payload.is_empty() {
+                    state.retained.remove(&event.topic);
+                } else {
+                    state.retained.insert(event.topic.clone(), event.clone());
+                }
             }
             state.subscribers.retain(|subscriber| !subscriber.gone.is_cancelled());
             state.subscribers.iter().filter(|subscriber| subscriber.filter.matches(&event.topic)).cloned().collect()

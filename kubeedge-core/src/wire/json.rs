@@ -42,10 +42,6 @@ struct Frame<'a> {
     content: Option<&'a RawValue>,
 }
 
-fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
 struct Header<'a> {
@@ -57,7 +53,7 @@ struct Header<'a> {
     #[serde(borrow, skip_serializing_if = "str::is_empty")]
     resourceversion: Cow<'a, str>,
     /// Never true on the channel; a type check all the same.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     sync: bool,
 }
 
