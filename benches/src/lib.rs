@@ -1,1 +1,1 @@
-//! Benchmarks live in `benches/`.
+//! The benchmarks are in `benches/`: one criterion target per seam. Run them with `cargo bench -p kubeedge-benches`.
