@@ -1,0 +1,64 @@
+//! What the tour looks at: objects in the API, lines in a log.
+
+use std::{path::Path, time::Duration};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Client,
+    api::{Api, ApiResource, DynamicObject},
+    core::GroupVersionKind,
+};
+use kubeedge_core::device::DeviceStatusStatus;
+
+/// Pause between two looks.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
+
+/// An API of one of the device kinds in the namespace `default`.
+pub(super) fn device_api(client: &Client, kind: &str) -> Api<DynamicObject> {
+    let gvk = GroupVersionKind::gvk(kubeedge_core::device::GROUP, kubeedge_core::device::VERSION, kind);
+    let plural = match kind {
+        "DeviceStatus" => "devicestatuses".to_owned(),
+        kind => format!("{}s", kind.to_lowercase()),
+    };
+    Api::namespaced_with(client.clone(), "default", &ApiResource::from_gvk_with_plural(&gvk, &plural))
+}
+
+/// The status of the boiler, empty until there is one.
+pub(super) async fn boiler_status(client: &Client) -> DeviceStatusStatus {
+    let Ok(status) = device_api(client, "DeviceStatus").get("boiler").await else { return DeviceStatusStatus::default() };
+    serde_json::from_value(status.data["status"].clone()).unwrap_or_default()
+}
+
+/// The reported value of a property.
+pub(super) fn reported(status: &DeviceStatusStatus, property: &str) -> Option<f64> {
+    let twin = status.twins.iter().find(|twin| twin.property_name == property)?;
+    twin.reported.value.parse().ok()
+}
+
+/// Whether a node is Ready.
+pub(super) fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+}
+
+/// The phase of a pod.
+pub(super) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("")
+}
+
+/// How often the containers of a pod were restarted.
+pub(super) fn restarts(pod: &Pod) -> i32 {
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    containers.map_or(0, |all| all.iter().map(|container| container.restart_count).sum())
+}
+
+/// The last line of a file.
+pub(super) async fn last_line(path: &Path) -> Option<String> {
+    let text = tokio::fs::read_to_string(path).await.ok()?;
+    text.lines().next_back().map(str::to_owned)
+}
+
+/// The number that a line of the greeter begins with.
+pub(super) fn greeting_number(line: &str) -> Option<u64> {
+    line.split_whitespace().next()?.parse().ok()
+}
