@@ -1,7 +1,5 @@
 //! The guided tour: a cloud, an edge node, a device and a workload in one process, over real sockets.
 
-mod manifests;
-mod observe;
 mod relay;
 mod screen;
 mod tour;
@@ -35,19 +33,3 @@ pub struct StepFailed {
 
 /// Longest time that a step may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// An error and its sources in one line.
-pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        // Some crates repeat their source in their own text.
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        source = error.source();
-    }
-    line.replace('\n', " ")
-}

@@ -28,6 +28,8 @@ mod usage;
 
 #[cfg(test)]
 pub(crate) mod fake_api;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use self::{
     authority::CertificateAuthority,
@@ -41,3 +43,7 @@ pub use self::{
     token::{JoinToken, TokenError},
     usage::{ExtKeyUsages, UsageError},
 };
+
+#[cfg(test)]
+pub(crate) use self::tls::{ClockTime, provider};
+pub(crate) use self::tls::{client_verifier, unix_time};

@@ -290,6 +290,11 @@ impl Session {
         }
     }
 
+    /// How many messages wait for [`Session::poll_transmit`].
+    pub fn transmit_len(&self) -> usize {
+        self.transmit.len()
+    }
+
     /// The next message to write. What waits for being written is settled by this.
     pub fn poll_transmit(&mut self) -> Option<Message> {
         let (message, ticket) = self.transmit.pop_front()?;

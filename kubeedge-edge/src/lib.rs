@@ -1,1 +1,4 @@
 //! kubeedge-edge
+
+pub mod bus;
+pub mod pki;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use kubeedge_edge::{config::EdgeCoreConfig, edgecore::EdgeCore};
-use kubeedge_examples::{cli, quickstart::one_line};
+use kubeedge_examples::{cli, one_line};
 
 #[derive(Parser)]
 #[command(about = "The edge part of KubeEdge")]

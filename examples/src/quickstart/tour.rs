@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -21,17 +21,16 @@ use kubeedge_core::{
     topic::TopicFilter,
 };
 use kubeedge_edge::{config::EdgeCoreConfig, edgecore::EdgeCoreHandle};
-use kubeedge_mapper::simulator::BoilerServer;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    Options, PATIENCE, Relay, Screen, StepFailed,
+use super::{Options, PATIENCE, Relay, Screen, StepFailed, screen};
+use crate::{
+    load::Boiler,
     manifests::{File, Manifest},
     observe::{self, LOOK},
-    one_line, screen,
+    one_line,
+    site::{self, CloudPorts, EdgeAddresses, Layout, NODE},
 };
-use crate::site::{self, CloudPorts, EdgeAddresses, Layout, NODE};
 
 /// Temperature that the tour asks for while everything is well, and while the link is cut.
 const SETPOINT: f64 = 60.0;
@@ -56,6 +55,7 @@ pub struct Tour {
     events: Subscription<BusEvent>,
     temperatures: VecDeque<f64>,
     log: PathBuf,
+    boiler: Option<Boiler>,
 }
 
 /// How the tour ended.
@@ -120,7 +120,7 @@ impl Tour {
         let temperatures = VecDeque::with_capacity(WIDTH);
         let log = PathBuf::new();
         let _temporary = temporary;
-        Ok(Self { screen, layout, _temporary, shutdown, tasks, started, cloud, edge, client, relay, events, temperatures, log })
+        Ok(Self { screen, layout, _temporary, shutdown, tasks, started, cloud, edge, client, relay, events, temperatures, log, boiler: None })
     }
 
     /// Shows what the site can do: steps 4 to 7.
@@ -137,19 +137,20 @@ impl Tour {
 
     async fn device(&mut self, options: &Options) -> Result<(), StepFailed> {
         let step = Instant::now();
-        let port = within("boiler", self.start_boiler()).await?;
+        let boiler = within("boiler", async { Boiler::start().await.map_err(because) }).await?;
+        let port = boiler.port();
+        self.boiler = Some(boiler);
         let from = options.manifests.as_deref();
-        let boiler = within("boiler.yaml", async {
+        within("boiler.yaml", async {
             let manifest = Manifest::prepare(File::Boiler, from, &self.layout.manifests(), port)?;
-            manifest.apply(&self.client).await.map_err(because)?;
-            Ok(manifest)
-        });
-        boiler.await?;
+            manifest.apply(&self.client).await.map_err(because)
+        })
+        .await?;
         let first = within("device", self.reported("temperature", |_| true)).await?;
         self.screen.step(4, &format!("boiler on Modbus TCP port {port}: DeviceStatus shows {first:.1} °C"), step.elapsed());
 
         let step = Instant::now();
-        within("setpoint", self.desire(SETPOINT)).await?;
+        within("setpoint", observe::desire(&self.client, SETPOINT)).await?;
         within("setpoint", self.reported("setpoint", |value| (value - SETPOINT).abs() < 0.05)).await?;
         let start = self.temperatures.back().copied().unwrap_or(first);
         // The setpoint before was lower than the new one, so the water has to warm up beyond it.
@@ -161,14 +162,6 @@ impl Tour {
         ));
         self.screen.note(&screen::sparkline(self.temperatures.make_contiguous()));
         Ok(())
-    }
-
-    async fn start_boiler(&self) -> Result<u16, String> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(because)?;
-        let boiler = BoilerServer::new(listener).map_err(because)?;
-        let port = boiler.local_addr().port();
-        self.tasks.spawn(boiler.run(self.shutdown.clone()));
-        Ok(port)
     }
 
     async fn mqtt(&mut self) -> Result<(), StepFailed> {
@@ -230,7 +223,7 @@ impl Tour {
         .await?;
         self.screen.note("link cut; setpoint and ConfigMap change in the cloud meanwhile");
         within("outage", async {
-            self.desire(SETPOINT_OFFLINE).await?;
+            observe::desire(&self.client, SETPOINT_OFFLINE).await?;
             let maps: Api<ConfigMap> = Api::default_namespaced(self.client.clone());
             let patch = serde_json::json!({"data": {"text": GREETING_OFFLINE}});
             maps.patch("greeting", &PatchParams::default(), &Patch::Merge(patch)).await.map_err(because)?;
@@ -292,19 +285,6 @@ impl Tour {
             }
             tokio::time::sleep(LOOK).await;
         }
-    }
-
-    /// Sets the desired setpoint in the Device, as `kubectl patch` does.
-    async fn desire(&self, setpoint: f64) -> Result<(), String> {
-        let devices = observe::device_api(&self.client, "Device");
-        let device = devices.get("boiler").await.map_err(because)?;
-        let mut properties = device.data["spec"]["properties"].clone();
-        let all = properties.as_array_mut().ok_or("the Device has no properties")?;
-        let of_setpoint = all.iter_mut().find(|property| property["name"] == "setpoint");
-        of_setpoint.ok_or("the Device has no setpoint")?["desired"]["value"] = setpoint.to_string().into();
-        let patch = serde_json::json!({"spec": {"properties": properties}});
-        devices.patch("boiler", &PatchParams::default(), &Patch::Merge(patch)).await.map_err(because)?;
-        Ok(())
     }
 
     /// Follows the DeviceStatus until `wanted` holds for the reported `property`.

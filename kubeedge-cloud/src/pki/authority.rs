@@ -144,7 +144,8 @@ impl CertificateAuthority {
             name(&[(DnType::OrganizationName, NODES), (DnType::CommonName, common_name.as_str())]);
         params.extended_key_usages = usages.purposes();
         let failed = |err: &dyn fmt::Display| SignError::Authority(err.to_string());
-        set_validity(&mut params, seconds(now), CLOUD_CLOCK_LAG, validity, self.not_after).map_err(|err| failed(&err))?;
+        set_validity(&mut params, seconds(now), CLOUD_CLOCK_LAG, validity, self.not_after)
+            .map_err(|err| failed(&err))?;
         self.sign(params, &request.key).map_err(|err| failed(&err))
     }
 
@@ -233,7 +234,8 @@ fn set_validity(
 fn name(entries: &[(DnType, &str)]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     for (kind, value) in entries {
-        let value = (*value).try_into().map_or_else(|_| DnValue::Utf8String((*value).to_owned()), DnValue::PrintableString);
+        let value =
+            (*value).try_into().map_or_else(|_| DnValue::Utf8String((*value).to_owned()), DnValue::PrintableString);
         name.push(kind.clone(), value);
     }
     name

@@ -70,7 +70,7 @@ impl EcKey {
 /// Wraps SEC1 into PKCS#8, which is what `ring` reads.
 fn pkcs8_from_sec1(sec1: &[u8]) -> Result<PrivatePkcs8KeyDer<'static>, KeyError> {
     let key = EcPrivateKey::try_from(sec1).map_err(|_| KeyError::Malformed)?;
-    if key.parameters.and_then(|parameters| parameters.named_curve()) != Some(P256) {
+    if key.parameters.and_then(EcParameters::named_curve) != Some(P256) {
         return Err(KeyError::NotP256);
     }
     if key.public_key.is_none() {

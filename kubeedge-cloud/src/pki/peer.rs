@@ -40,7 +40,7 @@ pub(crate) fn node_of(subject: &X509Name<'_>) -> Option<NodeName> {
 }
 
 fn only<'a>(subject: &'a X509Name<'_>, oid: &oid_registry::Oid<'_>) -> Option<&'a str> {
-    let mut values = subject.iter_by_oid(oid);
+    let mut values = subject.iter_attributes().filter(|attribute| attribute.attr_type() == oid);
     let value = values.next()?.as_str().ok()?;
     values.next().is_none().then_some(value)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Kind, Schema, join};
+use super::{Schema, join};
 
 const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
@@ -10,17 +10,13 @@ const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 pub(crate) fn prune(schema: &Schema, value: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
     walk(schema, value, "", true, &mut unknown);
+    unknown.sort_unstable();
     unknown
 }
 
 fn walk(schema: &Schema, value: &mut Value, path: &str, whole_object: bool, unknown: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
-            if schema.kind == Kind::Any && !whole_object {
-                if schema.preserve {
-                    return;
-                }
-            }
             let mut gone = Vec::new();
             for (name, v) in map.iter_mut() {
                 if whole_object && OBJECT_FIELDS.contains(&name.as_str()) {
@@ -90,7 +86,7 @@ mod tests {
         .unwrap();
         let mut value = json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "n"}, "other": 1,
             "spec": {"a": "1", "b": 2, "free": {"z": {"y": 1}}, "map": {"k": {"x": 1, "w": 2}}}});
-        assert_eq!(prune(&schema, &mut value), ["other", "spec.b", "spec.map.k.w"].map(str::to_owned).to_vec().into_iter().rev().collect::<Vec<_>>().into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+        assert_eq!(prune(&schema, &mut value), ["other", "spec.b", "spec.map.k.w"]);
         assert_eq!(
             value,
             json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "n"},

@@ -83,7 +83,7 @@ fn only_the_nodes_own_name_is_signed() {
         &[(DnType::OrganizationName, "system:masters"), (DnType::CommonName, "system:node:edge-1")][..],
         &[(DnType::OrganizationName, NODES), (DnType::CommonName, "system:node:edge-2")],
         &[OWN[0].clone(), OWN[1].clone(), (DnType::OrganizationalUnitName, "x")],
-        &[OWN[1].clone()],
+        &OWN[1..],
         &[],
     ] {
         let refused = sign(&ca, &csr(entries, |_| ())).unwrap_err();

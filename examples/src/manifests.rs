@@ -1,4 +1,4 @@
-//! The manifests of the tour: read, adapted to the ports of this run, left in the data folder, applied.
+//! The manifests of the examples: read, adapted to the ports of this run, left in the data folder, applied.
 
 use std::{fs, path::Path};
 
@@ -8,24 +8,30 @@ use kube::{
     core::{GroupVersionKind, TypeMeta},
 };
 
-const BOILER: (&str, &str) = ("boiler.yaml", include_str!("../../manifests/boiler.yaml"));
-const GREETER: (&str, &str) = ("greeter.yaml", include_str!("../../manifests/greeter.yaml"));
+const BOILER: (&str, &str) = ("boiler.yaml", include_str!("../manifests/boiler.yaml"));
+const GREETER: (&str, &str) = ("greeter.yaml", include_str!("../manifests/greeter.yaml"));
 
 /// The objects of one file.
-pub(super) struct Manifest {
+#[derive(Clone, Debug)]
+pub struct Manifest {
     objects: Vec<DynamicObject>,
 }
 
 /// Which file.
-#[derive(Clone, Copy)]
-pub(super) enum File {
+#[derive(Clone, Copy, Debug)]
+pub enum File {
+    /// A boiler with Modbus TCP.
     Boiler,
+    /// A workload with a ConfigMap.
     Greeter,
 }
 
 impl Manifest {
     /// Reads a manifest from `from`, or the built-in one, puts `port` into it, and leaves a copy in `to`.
-    pub(super) fn prepare(file: File, from: Option<&Path>, to: &Path, port: u16) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// One line with the file and the place in it.
+    pub fn prepare(file: File, from: Option<&Path>, to: &Path, port: u16) -> Result<Self, String> {
         let (name, built_in) = match file {
             File::Boiler => BOILER,
             File::Greeter => GREETER,
@@ -44,7 +50,10 @@ impl Manifest {
     }
 
     /// Applies every object, creating or updating it.
-    pub(super) async fn apply(&self, client: &Client) -> Result<(), kube::Error> {
+    ///
+    /// # Errors
+    /// What the API answered.
+    pub async fn apply(&self, client: &Client) -> Result<(), kube::Error> {
         for object in &self.objects {
             let resource = resource_of(object.types.as_ref());
             let namespace = object.metadata.namespace.as_deref().unwrap_or("default");

@@ -1,0 +1,27 @@
+//! Bodies: JSON or YAML.
+
+use serde_json::Value;
+
+use crate::apiserver::{service::ApiRequest, status::ApiError};
+
+const ACCEPTED: &str = "application/json, application/yaml";
+
+/// Reads the object in a body.
+pub(super) fn object(request: &ApiRequest) -> Result<Value, ApiError> {
+    match request.content_type() {
+        // Without a type, JSON is meant.
+        "" | "application/json" | "*/*" => json(&request.body),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(&request.body),
+        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
+    }
+}
+
+pub(super) fn json(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("couldn't parse the body as JSON: {error}")))
+}
+
+pub(super) fn yaml(body: &[u8]) -> Result<Value, ApiError> {
+    let bad = |why: String| ApiError::bad_request(format!("couldn't parse the body as YAML: {why}"));
+    let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
+    serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))
+}

@@ -1,0 +1,3 @@
+//! CloudHub: the end of the channel in the cloud.
+
+pub mod bootstrap;

@@ -1,0 +1,58 @@
+//! The event bus of the edge: an MQTT client to any broker, and a broker of our own.
+//!
+//! * [`MqttBus`] speaks MQTT 3.1.1 to any broker, over TCP or TLS.
+//! * [`EmbeddedBroker`] serves MQTT 3.1.1 to the applications of the node; [`BrokerBus`] joins it without a socket.
+//!
+//! Both are [`EventBus`](kubeedge_core::bus::EventBus)es. Neither spawns a task that outlives the future that the
+//! caller runs: [`MqttDriver::run`] and [`EmbeddedBroker::run`].
+//!
+//! Upstream: `edge/pkg/eventbus`.
+
+#[cfg(feature = "broker")]
+mod broker;
+mod inflight;
+mod mqtt;
+mod packet;
+mod queue;
+mod wire;
+
+#[cfg(feature = "broker")]
+pub use broker::{BrokerBus, BrokerConfig, BrokerError, EmbeddedBroker};
+pub use mqtt::{InvalidMqttOptions, MqttBus, MqttDriver, MqttOptions};
+
+/// Name and password of an MQTT client.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password; never printed.
+    pub password: String,
+}
+
+impl Credentials {
+    /// The credentials `username` with `password`.
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { username: username.into(), password: password.into() }
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// An error with its sources, on one line.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}

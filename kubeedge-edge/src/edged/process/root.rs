@@ -1,0 +1,93 @@
+//! The directory that stands for a container's file system.
+
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Component, Path, PathBuf},
+};
+
+use crate::edged::runtime::Mount;
+
+/// Makes `root` and in it a link for each mount.
+pub(super) fn link_mounts(root: &Path, mounts: &[Mount]) -> io::Result<()> {
+    super::state::make_private_dir(root)?;
+    let mut done: Vec<PathBuf> = Vec::with_capacity(mounts.len());
+    for mount in mounts {
+        let inside = below_root(&mount.container_path)?;
+        if done.iter().any(|other| inside.starts_with(other) || other.starts_with(&inside)) {
+            return Err(refused(&mount.container_path, "is inside of another mount, or has one inside"));
+        }
+        link(&root.join(&inside), &mount.host_path)?;
+        done.push(inside);
+    }
+    Ok(())
+}
+
+fn link(at: &Path, target: &Path) -> io::Result<()> {
+    if let Some(parent) = at.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::read_link(at) {
+        Ok(present) if present == target => return Ok(()),
+        Ok(_) => fs::remove_file(at)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // A directory is in the way; one with something in it is not ours to remove.
+        Err(_) => fs::remove_dir(at)?,
+    }
+    symlink(target, at)
+}
+
+/// The working directory of a container, made if it is not there.
+pub(super) fn working_dir(root: &Path, wanted: &str) -> io::Result<PathBuf> {
+    if wanted.is_empty() || wanted == "/" {
+        return Ok(root.to_owned());
+    }
+    let directory = root.join(below_root(Path::new(wanted))?);
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+/// A container path as one below the root.
+fn below_root(path: &Path) -> io::Result<PathBuf> {
+    let mut inside = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => inside.push(part),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => return Err(refused(path, "must not contain \"..\"")),
+        }
+    }
+    if inside.as_os_str().is_empty() { Err(refused(path, "is the root itself")) } else { Ok(inside) }
+}
+
+fn refused(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("path {:?} {why}", path.display().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn mount(container: &str, host: &Path) -> Mount {
+        Mount { container_path: container.into(), host_path: host.into(), read_only: false }
+    }
+
+    #[test]
+    fn mounts_are_links_below_the_root_and_never_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = (dir.path().join("root"), dir.path().join("volume"));
+        fs::create_dir(&volume).unwrap();
+        fs::write(volume.join("key"), "value").unwrap();
+        for _ in 0..2 {
+            link_mounts(&root, &[mount("/etc/app", &volume), mount("/data/", &volume)]).unwrap();
+        }
+        assert_eq!(fs::read_to_string(root.join("etc/app/key")).unwrap(), "value");
+        assert!(link_mounts(&root, &[mount("/../../etc", &volume)]).is_err());
+        assert!(link_mounts(&root, &[mount("/", &volume)]).is_err());
+        let nested = link_mounts(&root, &[mount("/data", &volume), mount("/data/inner", &volume)]).unwrap_err();
+        assert!(nested.to_string().contains("/data/inner"), "{nested}");
+        assert_eq!(working_dir(&root, "/srv/x").unwrap(), root.join("srv/x"));
+        assert!(working_dir(&root, "../x").is_err());
+    }
+}

@@ -1,0 +1,141 @@
+use std::{convert::Infallible, fmt, time::Duration};
+
+use futures_util::SinkExt as _;
+use kubeedge_core::{
+    names::SharedClock,
+    transport::{Link, LinkError, TransportHandle},
+    uplink::{Inbound, LinkState, UplinkHandle},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    backoff::Backoff,
+    calls::{Call, Calls},
+    config::HubConfig,
+    connection::{Connection, End, refuse},
+};
+
+/// How long a link may take to close before it is dropped.
+const CLOSE: Duration = Duration::from_secs(1);
+
+/// Dials the cloud, drives the session over the link, and dials again.
+///
+/// * The first dial is made at once; later ones after pauses that grow and are random, see [`HubConfig::reconnect`].
+/// * Messages of the cloud go to the inbound service one at a time and in order. What it answers is sent; an error is
+///   told to the cloud, which sends the message again. While it is not ready the socket is not read, so it must not wait
+///   for an answer of the cloud.
+/// * Answers that come too late for whoever asked are acknowledged, as the cloud repeats them otherwise.
+/// * A call fails with [`Disconnected`] while there is no link, and when the link ends before the call is settled.
+///
+/// [`Disconnected`]: kubeedge_core::uplink::UplinkError::Disconnected
+#[must_use = "nothing is dialed unless it runs"]
+pub struct HubDriver {
+    config: HubConfig,
+    transport: TransportHandle,
+    inbound: Inbound,
+    clock: SharedClock,
+    calls: mpsc::Receiver<Call>,
+    state: watch::Sender<LinkState>,
+}
+
+impl HubDriver {
+    /// A driver and the handle to what it will connect.
+    pub fn new(
+        config: HubConfig,
+        transport: TransportHandle,
+        inbound: Inbound,
+        clock: SharedClock,
+    ) -> (UplinkHandle, Self) {
+        let (queue, calls) = mpsc::channel(config.calls);
+        let (state, watched) = watch::channel(LinkState::Disconnected);
+        let uplink = UplinkHandle::new(Calls::new(queue, watched.clone()), watched);
+        (uplink, Self { config, transport, inbound, clock, calls, state })
+    }
+
+    /// Runs until `shutdown`: then what is being stored and written is finished, within the close timeout, and the link
+    /// is closed.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point: the link is cut, and what was not acknowledged comes again.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut backoff = Backoff::new(self.config.first_pause, self.config.longest_pause);
+        let mut session = 0;
+        loop {
+            let Some(dialed) = shutdown.run_until_cancelled(self.dial()).await else { break };
+            match dialed {
+                Ok(link) => {
+                    session += 1;
+                    if self.serve(link, session, &shutdown).await {
+                        backoff.reset();
+                    }
+                }
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    server = self.config.endpoint.server,
+                    "no link to the cloud"
+                ),
+            }
+            let pause = backoff.pause();
+            tracing::debug!(?pause, "next dial after a pause");
+            let waited = tokio::select! {
+                waited = shutdown.run_until_cancelled(sleep(pause)) => waited,
+                never = refuse_all(&mut self.calls) => match never {},
+            };
+            if waited.is_none() {
+                break;
+            }
+        }
+    }
+
+    async fn dial(&mut self) -> Result<Box<dyn Link>, LinkError> {
+        tokio::select! {
+            dialed = self.transport.dial(self.config.endpoint.clone()) => dialed,
+            never = refuse_all(&mut self.calls) => match never {},
+        }
+    }
+
+    /// Serves a link to its end. Tells whether it was a healthy one.
+    async fn serve(&mut self, link: Box<dyn Link>, session: u64, shutdown: &CancellationToken) -> bool {
+        tracing::info!(server = self.config.endpoint.server, session, "connected to the cloud");
+        self.state.send_replace(LinkState::Connected { session });
+        let mut connection =
+            Connection::new(&self.config, &self.clock, &mut self.inbound, &mut self.calls, link);
+        let end = match shutdown.run_until_cancelled(&mut connection).await {
+            Some(end) => end,
+            None => {
+                connection.begin_close();
+                timeout(self.config.close_timeout, &mut connection).await.unwrap_or(End::Finished)
+            }
+        };
+        let healthy = connection.heard();
+        self.state.send_replace(LinkState::Disconnected);
+        let mut link = connection.end();
+        match end {
+            End::Finished => tracing::info!(session, "link to the cloud closed"),
+            end => tracing::warn!(error = &end as &dyn std::error::Error, session, "link to the cloud lost"),
+        }
+        // The old link first: a Go cloud lets the end of an old one end a new session of the same node.
+        if !matches!(timeout(CLOSE, link.close()).await, Ok(Ok(()))) {
+            tracing::debug!(session, "link was dropped without being closed");
+        }
+        healthy
+    }
+}
+
+impl fmt::Debug for HubDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubDriver").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Tells callers that there is no link.
+async fn refuse_all(calls: &mut mpsc::Receiver<Call>) -> Infallible {
+    while let Some(call) = calls.recv().await {
+        refuse(call);
+    }
+    std::future::pending().await
+}
