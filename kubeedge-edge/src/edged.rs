@@ -8,6 +8,7 @@
 //!
 //! Upstream: `edge/pkg/edged`, and the kubelet that it embeds.
 
+mod causes;
 mod config;
 mod decide;
 mod driver;

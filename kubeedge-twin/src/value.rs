@@ -26,10 +26,10 @@ const MAX_STATE_LEN: usize = 64;
 /// `^[a-zA-Z0-9-_.,:/@#]{1,128}$`, as upstream demands.
 pub(crate) fn check_key(key: &str) -> Result<(), Rejected> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.,:/@#".contains(&byte);
-    match !key.is_empty() && key.len() <= MAX_KEY_LEN && key.bytes().all(allowed) {
-        true => Ok(()),
-        false => Err(Rejected::Key { property: key.chars().take(MAX_KEY_LEN).collect() }),
+    if !key.is_empty() && key.len() <= MAX_KEY_LEN && key.bytes().all(allowed) {
+        return Ok(());
     }
+    Err(Rejected::Key { property: key.chars().take(MAX_KEY_LEN).collect() })
 }
 
 /// Whether the word is a type that values can have. The empty word means the default.
@@ -66,10 +66,10 @@ pub(crate) fn check_value(property: &str, value_type: &str, value: &str) -> Resu
 
 /// A word of a vendor may be any short printable text.
 pub(crate) fn check_state(word: &str) -> Result<(), Rejected> {
-    match !word.is_empty() && word.len() <= MAX_STATE_LEN && !word.chars().any(char::is_control) {
-        true => Ok(()),
-        false => Err(Rejected::State { word: word.chars().take(MAX_STATE_LEN).collect() }),
+    if !word.is_empty() && word.len() <= MAX_STATE_LEN && !word.chars().any(char::is_control) {
+        return Ok(());
     }
+    Err(Rejected::State { word: word.chars().take(MAX_STATE_LEN).collect() })
 }
 
 /// Whether two values mean the same. Numbers count as numbers: a device that answers `46.0` has reached `46`.

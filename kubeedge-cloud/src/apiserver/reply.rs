@@ -61,13 +61,15 @@ pub(crate) struct Reply {
     code: StatusCode,
     content_type: &'static str,
     warnings: Vec<String>,
+    retry_after: Option<u32>,
     body: Kind,
 }
 
 impl Reply {
     pub(crate) fn bytes(code: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { code, content_type, warnings: Vec::new(), body: Kind::Whole((!bytes.is_empty()).then_some(bytes)) }
+        let body = Kind::Whole((!bytes.is_empty()).then_some(bytes));
+        Self { code, content_type, warnings: Vec::new(), retry_after: None, body }
     }
 
     pub(crate) fn json(code: StatusCode, value: &Value) -> Self {
@@ -80,7 +82,7 @@ impl Reply {
 
     pub(crate) fn watch(stream: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         let body = Kind::Watch(stream.boxed());
-        Self { code: StatusCode::OK, content_type: "application/json", warnings: Vec::new(), body }
+        Self { body, ..Self::bytes(StatusCode::OK, "application/json", Bytes::new()) }
     }
 
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
@@ -99,6 +101,9 @@ impl Reply {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         for warning in self.warnings {
             let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
@@ -111,6 +116,6 @@ impl Reply {
 
 impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Self {
-        Self::json(error.code(), &error.status())
+        Self { retry_after: error.retry_after(), ..Self::json(error.code(), &error.status()) }
     }
 }

@@ -17,7 +17,7 @@ mod shape;
 
 pub(crate) use builtin::TypeTable;
 pub(crate) use check::validate;
-pub(crate) use coerce::{Coerced, coerce};
+pub(crate) use coerce::coerce;
 pub(crate) use custom::parse as parse_custom;
 pub(crate) use publish::openapi;
 pub(crate) use rules::Rules;

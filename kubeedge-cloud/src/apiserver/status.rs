@@ -125,10 +125,6 @@ impl ApiError {
         self.0.code
     }
 
-    pub(crate) fn is_not_found(&self) -> bool {
-        self.0.code == StatusCode::NOT_FOUND
-    }
-
     pub(crate) fn retry_after(&self) -> Option<u32> {
         self.0.retry_after
     }

@@ -22,7 +22,7 @@ mod writer;
 
 pub(crate) use cache::Since;
 pub(crate) use object::{Change, ChangeKind, Key, Object};
-pub(crate) use sqlite::StoreError;
+pub use sqlite::StoreError;
 pub(crate) use transaction::Transaction;
 
 use cache::Cache;
@@ -142,10 +142,6 @@ impl State {
 
     pub(crate) fn get(&self, resource: &str, key: &Key) -> Option<Arc<Object>> {
         self.cache().get(resource, key).cloned()
-    }
-
-    pub(crate) fn count(&self, resource: &str) -> usize {
-        self.cache().count(resource)
     }
 
     /// The objects of a resource now, those of one namespace if it is given.

@@ -25,7 +25,7 @@ pub(super) enum Policy {
     Hold,
     /// Its publisher waits, but not longer than this in all between two moments at which the queue was empty. After
     /// that QoS 0 is dropped, and an event that must arrive ends the queue: its reader must not believe to have all.
-    #[cfg_attr(not(feature = "broker"), expect(dead_code, reason = "only remote clients are cut off"))]
+    #[cfg_attr(not(feature = "broker"), allow(dead_code, reason = "only remote clients are cut off"))]
     HoldFor(Duration),
     /// The oldest goes, and is counted.
     DropOldest,

@@ -63,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Since when the peer has taken no byte of what waits for it.
-    #[cfg_attr(not(feature = "broker"), expect(dead_code, reason = "a client notices by its keepalive"))]
+    #[cfg_attr(not(feature = "broker"), allow(dead_code, reason = "a client notices by its keepalive"))]
     pub(super) fn stalled_since(&self) -> Option<Instant> {
         (!self.outbox.is_empty()).then_some(self.progress)
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Edged,
+    causes::Causes,
     config::EdgedConfig,
     follow::{Change, Follow},
     node::NodeAgent,
@@ -96,7 +97,7 @@ impl EdgedDriver {
                     let id = match &done {
                         Ok((id, ())) => *id,
                         Err(error) => {
-                            tracing::error!(error = %error, "worker of a pod failed");
+                            tracing::error!(error = %Causes(&error), "worker of a pod failed");
                             error.id()
                         }
                     };
@@ -124,7 +125,7 @@ async fn stop_all(shared: &Shared, grace: Duration) {
     let stops = running.map(|container| shared.runtime.stop_container(&container.id, grace));
     for stopped in futures_util::future::join_all(stops).await {
         if let Err(error) = stopped {
-            tracing::warn!(error = %error, "container is not stopped");
+            tracing::warn!(error = %Causes(&error), "container is not stopped");
         }
     }
 }
@@ -173,7 +174,7 @@ impl Crew {
             }
             // A pod is never moved, but its name may be used again on another node.
             Ok(None) => self.delete(&record.key),
-            Err(error) => tracing::warn!(pod = %record.key, error = %error, "pod cannot be run"),
+            Err(error) => tracing::warn!(pod = %record.key, error = %Causes(&*error), "pod cannot be run"),
         }
     }
 
@@ -266,7 +267,7 @@ async fn remove_orphans(shared: Arc<Shared>, kept: Vec<Uid>) {
         match shared.runtime.list_sandboxes(None).await {
             Ok(sandboxes) => break sandboxes,
             Err(error) => {
-                tracing::warn!(error = %error, "pod runtime does not answer");
+                tracing::warn!(error = %Causes(&error), "pod runtime does not answer");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -274,7 +275,7 @@ async fn remove_orphans(shared: Arc<Shared>, kept: Vec<Uid>) {
     for sandbox in sandboxes.into_iter().filter(|sandbox| !kept.contains(&sandbox.uid)) {
         tracing::info!(uid = %sandbox.uid, "removing what is left of a deleted pod");
         if let Err(error) = remove_orphan(&shared, &sandbox).await {
-            tracing::warn!(uid = %sandbox.uid, error = %error, "left-over of a deleted pod stays");
+            tracing::warn!(uid = %sandbox.uid, error = %Causes(&error), "left-over of a deleted pod stays");
         }
     }
 }
@@ -309,7 +310,7 @@ impl Events {
                 match self.runtime.events().await {
                     Ok(events) => self.open = Some(events),
                     Err(error) => {
-                        tracing::warn!(error = %error, "pod runtime gives no events");
+                        tracing::warn!(error = %Causes(&error), "pod runtime gives no events");
                         tokio::time::sleep(PAUSE).await;
                     }
                 }

@@ -22,7 +22,7 @@ use self::{
     host::{HostFacts, HostLoad},
     object::{NodeView, Seen},
 };
-use super::{config::EdgedConfig, process::blocking, runtime::PodRuntime};
+use super::{causes::Causes, config::EdgedConfig, process::blocking, runtime::PodRuntime};
 
 /// First pause after a failed attempt; it doubles up to the longest.
 ///
@@ -116,58 +116,38 @@ impl NodeAgent {
         let mut seen = Seen::default();
         let mut pause = FIRST_PAUSE;
         let mut told: Option<(Value, Instant)> = None;
-        let mut registered = !self.config.register_node;
-        let mut unknown = false;
         loop {
-            let known = if unknown { None } else { self.known().await };
+            let known = self.known().await;
             let view = self.view(facts, known.as_ref(), &mut seen).await;
-            let (status, beat) = (view.status(), view.essence());
-            let due = told
-                .as_ref()
-                .is_none_or(|(before, at)| *before != beat || at.elapsed() >= self.config.status_report);
-            let done = if !registered && known.is_none() {
-                self.register(&view, &status).await.map(|created| {
-                    registered = true;
-                    // One that was there already has to be told its status.
-                    created
-                })
-            } else if due {
-                self.patch(&view, &status).await.map(|()| true)
-            } else {
-                Ok(false)
-            };
-            match done {
-                Ok(sent) => {
-                    pause = FIRST_PAUSE;
-                    unknown = false;
-                    if !sent && !due {
-                        tokio::time::sleep(jittered(self.config.status_update)).await;
-                        continue;
-                    }
-                    if !sent {
-                        // Registered before: go on with the patch at once, whatever the store has.
-                        if let Err(error) = self.patch(&view, &status).await {
-                            warn(&error, "node status is not told");
-                            tokio::time::sleep(pause).await;
-                            continue;
-                        }
-                    }
-                    registered = true;
-                    told = Some((beat, Instant::now()));
-                    self.relabel(&view).await;
-                    tokio::time::sleep(jittered(self.config.status_update)).await;
-                }
-                Err(NodeError::Refused(status)) if status.is_not_found() && self.config.register_node && !unknown => {
-                    tracing::info!(node = %self.config.node, "the cloud does not know the node any more");
-                    registered = false;
-                    unknown = true;
-                }
-                Err(error) => {
+            let essence = view.essence();
+            let report = self.config.status_report;
+            if told.as_ref().is_none_or(|(before, at)| *before != essence || at.elapsed() >= report) {
+                if let Err(error) = self.tell(&view, known.is_some() || told.is_some()).await {
                     warn(&error, "node status is not told");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
                 }
+                pause = FIRST_PAUSE;
+                told = Some((essence, Instant::now()));
+                self.relabel(&view).await;
             }
+            tokio::time::sleep(jittered(self.config.status_update)).await;
+        }
+    }
+
+    /// Tells the status, in one round trip if the guess whether the cloud knows the node is right.
+    async fn tell(&self, view: &NodeView, known: bool) -> Result<(), NodeError> {
+        let register = self.config.register_node;
+        if register && !known && self.register(view).await? {
+            return Ok(());
+        }
+        match self.patch(view).await {
+            Err(NodeError::Refused(status)) if register && status.is_not_found() => {
+                tracing::info!(node = %self.config.node, "the cloud does not know the node any more");
+                self.register(view).await.map(drop)
+            }
+            done => done,
         }
     }
 
@@ -179,8 +159,8 @@ impl NodeAgent {
     }
 
     /// Creates the node; false if it was there.
-    async fn register(&self, view: &NodeView, status: &Value) -> Result<bool, NodeError> {
-        let node = Content::json(&view.object(status))?;
+    async fn register(&self, view: &NodeView) -> Result<bool, NodeError> {
+        let node = Content::json(&view.object())?;
         match self.ask(Operation::Insert, self.path(ResourceType::Node)?, node).await? {
             Answer::Object(object) => {
                 tracing::info!(node = %self.config.node, "node is registered");
@@ -196,8 +176,8 @@ impl NodeAgent {
         }
     }
 
-    async fn patch(&self, view: &NodeView, status: &Value) -> Result<(), NodeError> {
-        let patch = Content::text(&view.patch(status).to_string());
+    async fn patch(&self, view: &NodeView) -> Result<(), NodeError> {
+        let patch = Content::text(&view.patch().to_string());
         match self.ask(Operation::Patch, self.path(ResourceType::NodePatch)?, patch).await? {
             Answer::Refused(status) => Err(NodeError::Refused(status)),
             _ => Ok(()),
@@ -210,7 +190,7 @@ impl NodeAgent {
             return;
         }
         let update = async {
-            let node = Content::json(&view.object(&Value::Null))?;
+            let node = Content::json(&view.identity())?;
             let path = self.path(ResourceType::Node)?;
             let message =
                 Message::new(self.clock.now(), Source::Edged, Group::Meta, Operation::Update, path).content(node);
@@ -224,8 +204,7 @@ impl NodeAgent {
 }
 
 fn warn(error: &NodeError, what: &'static str) {
-    let error: &(dyn std::error::Error + 'static) = error;
-    tracing::warn!(error, "{what}");
+    tracing::warn!(error = %Causes(error), "{what}");
 }
 
 fn jittered(period: Duration) -> Duration {

@@ -23,6 +23,7 @@ use kubeedge_core::{
 use tokio::sync::{OnceCell, watch};
 
 use super::{
+    causes::Causes,
     config::EdgedConfig,
     decide::{Action, Goal, Input, Memory, Observed, Plan, back_off::BackOffs, decide, later},
     pod::PodEntry,
@@ -145,15 +146,16 @@ impl Worker {
                     wait
                 }
                 Err(error) => {
-                    let error: &(dyn std::error::Error + 'static) = &error;
-                    tracing::warn!(pod = %self.entry.key, error, "pod cannot be seen to now");
+                    tracing::warn!(pod = %self.entry.key, error = %Causes(&error), "pod cannot be seen to now");
                     self.failures += 1;
                     Duration::from_secs(1 << self.failures.min(4)).min(LONGEST_PAUSE)
                 }
             };
             tokio::select! {
                 _ = self.wanted.changed() => {}
-                Some(id) = self.stops.next(), if !self.stops.is_empty() => _ = self.memory.stopping.remove(&id),
+                Some(id) = self.stops.next(), if !self.stops.is_empty() => {
+                    self.memory.stopping.remove(&id);
+                }
                 Some((reference, done)) = self.fetches.next(), if !self.fetches.is_empty() => {
                     self.fetched(&reference, done);
                 }
@@ -193,8 +195,7 @@ impl Worker {
         match done {
             Ok(()) => self.refresh = true,
             Err(error) => {
-                let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::debug!(pod = %self.entry.key, reference = %reference.describe(), error, "not fetched");
+                tracing::debug!(pod = %self.entry.key, reference = %reference.describe(), error = %Causes(&error), "not fetched");
                 if self.entry.references.get(reference) != Some(&true) {
                     return;
                 }
@@ -210,7 +211,7 @@ impl Worker {
         }
     }
 
-    async fn observe(&self) -> Result<Observed, RuntimeError> {
+    async fn observe(&mut self) -> Result<Observed, RuntimeError> {
         Ok(Observed {
             sandboxes: self.shared.runtime.list_sandboxes(Some(&self.entry.uid)).await?,
             containers: self.shared.runtime.list_containers(Some(&self.entry.uid)).await?,
@@ -259,7 +260,7 @@ impl Worker {
         Ok(Next::Wait(plan.wake.map_or(busy, |wake| wake.min(busy))))
     }
 
-    async fn decide(&self, goal: Goal) -> Result<(Observed, Plan), RuntimeError> {
+    async fn decide(&mut self, goal: Goal) -> Result<(Observed, Plan), RuntimeError> {
         let observed = self.observe().await?;
         let plan = decide(&Input {
             pod: &self.entry.pod,
@@ -306,8 +307,7 @@ impl Worker {
                 self.memory.stopping.insert(id.clone(), later(self.shared.clock.now(), grace));
                 let stop = async move {
                     if let Err(error) = runtime.stop_container(&id, grace).await {
-                        let error: &(dyn std::error::Error + 'static) = &error;
-                        tracing::warn!(container = %id, error, "container is not stopped");
+                        tracing::warn!(container = %id, error = %Causes(&error), "container is not stopped");
                         tokio::time::sleep(Duration::from_secs(1)).await;
                     }
                     id

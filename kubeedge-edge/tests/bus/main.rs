@@ -1,4 +1,5 @@
 //! The event bus against the programs of others: mosquitto, its clients, and rumqttc's client.
+#![cfg(feature = "broker")]
 #![allow(clippy::unwrap_used)]
 
 mod broker;

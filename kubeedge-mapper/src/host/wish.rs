@@ -59,6 +59,10 @@ impl Wish {
         }
     }
 
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.known == Known::Unreadable
+    }
+
     /// The desired value, if something is to be done about it.
     pub(super) fn open(&self) -> Option<&TwinValue> {
         self.desired.as_ref().filter(|desired| self.done.as_ref() != Some(*desired) && self.known != Known::NotYet)

@@ -17,16 +17,22 @@ struct Living {
     boiler: Boiler,
     at: Instant,
     acceleration: u32,
+    requests: u64,
 }
 
 impl BoilerView {
     pub(super) fn new(boiler: Boiler, acceleration: u32) -> Self {
-        Self(Arc::new(Mutex::new(Living { boiler, at: Instant::now(), acceleration })))
+        Self(Arc::new(Mutex::new(Living { boiler, at: Instant::now(), acceleration, requests: 0 })))
     }
 
     /// The boiler as it is now.
     pub fn now(&self) -> Boiler {
         self.with(|boiler| *boiler)
+    }
+
+    /// How many requests it has answered, refused ones included.
+    pub fn requests(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).requests
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Boiler) -> T) -> T {
@@ -41,6 +47,7 @@ impl BoilerView {
     /// Answers a request as the device would.
     pub(super) fn answer(&self, request: Request<'_>) -> Result<Response, ExceptionCode> {
         use Request as Ask;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).requests += 1;
         self.with(|boiler| match request {
             Ask::ReadCoils(address, count) => window(&[boiler.enabled], address, count, 2000).map(Response::ReadCoils),
             Ask::ReadDiscreteInputs(address, count) => {

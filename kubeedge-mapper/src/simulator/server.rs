@@ -1,6 +1,11 @@
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{Ready, ready},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::future::{Ready, ready};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},

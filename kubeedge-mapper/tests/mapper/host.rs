@@ -258,6 +258,9 @@ async fn a_property_that_never_answers_does_not_hide_the_others() {
         seconds(25.0).await;
         assert_eq!(site.twins.reported(&boiler(), "temperature").unwrap(), step.to_string());
     }
+    site.twins.wish(&boiler(), "setpoint", "60", false);
+    seconds(25.0).await;
+    assert_eq!(site.writes(), [60.0], "it can still be written");
     assert_eq!(site.twins.states(&boiler()), [DeviceState::Online]);
 }
 
@@ -265,7 +268,9 @@ async fn a_property_that_never_answers_does_not_hide_the_others() {
 async fn the_same_device_stays_open_and_a_changed_one_is_opened_again() {
     let site = Site::start();
     site.set(&json!({}));
+    site.twins.wish(&boiler(), "setpoint", "60", false);
     seconds(2.5).await;
+    site.plant.set("setpoint", Value::Float(50.0));
     site.set(&json!({}));
     seconds(2.0).await;
     assert_eq!(site.opened(), (1, 1), "unchanged");
@@ -276,11 +281,14 @@ async fn the_same_device_stays_open_and_a_changed_one_is_opened_again() {
     seconds(100.0).await;
     assert_eq!(site.opened(), (1, 1), "cycles and desired values are taken over as they are");
     assert_eq!(site.plant.with(|state| state.reads.len()), 100 + 10);
+    assert_eq!(site.writes(), [60.0], "what is set on the device itself since stays");
     let told = site.twins.values(&boiler()).len();
     site.set(&json!({"properties": properties, "protocol": {"configData": {"ip": "10.0.0.2"}}}));
     seconds(0.1).await;
     assert_eq!(site.opened(), (2, 1), "another address, and the old one is closed");
-    assert_eq!(site.twins.values(&boiler()).len(), told, "what was told of its properties is kept");
+    let after: Vec<_> = site.twins.values(&boiler()).into_iter().skip(told).map(|(_, told)| told).collect();
+    assert_eq!(after, [values(&[("setpoint", "60")])], "what was told of the others is kept");
+    assert_eq!(site.writes(), [60.0, 60.0], "which may be another device, so it gets what is desired");
     site.set(&json!({"protocol": {"protocolName": "other"}}));
     seconds(0.1).await;
     assert_eq!(site.opened(), (2, 0));

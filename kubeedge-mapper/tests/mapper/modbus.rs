@@ -79,23 +79,38 @@ struct Pymodbus {
 }
 
 impl Pymodbus {
+    /// Takes the first Python that has pymodbus: a distribution installs it for its own, which may not come first.
     fn start(port: u16) -> Self {
+        let mut reasons = String::new();
+        for python in ["python3", "/usr/bin/python3"] {
+            match Self::with(python, port) {
+                Ok(server) => return server,
+                Err(why) => reasons = format!("{reasons}{python}: {why}\n"),
+            }
+        }
+        panic!(
+            "this test needs Python with pymodbus: apt-get install python3-pymodbus python3-serial-asyncio\n{reasons}"
+        );
+    }
+
+    fn with(python: &str, port: u16) -> Result<Self, String> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pymodbus_server.py");
-        let mut child = Command::new("python3")
+        let mut child = Command::new(python)
             .args([script, &port.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("this test needs python3 with pymodbus: apt-get install python3-pymodbus");
+            .map_err(|error| error.to_string())?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Ok(port) = line.trim().parse() else {
-            let mut why = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut why).unwrap();
-            panic!("this test needs python3 with pymodbus: apt-get install python3-pymodbus\n{why}");
-        };
-        Self { child, port }
+        if let Ok(port) = line.trim().parse() {
+            return Ok(Self { child, port });
+        }
+        let mut why = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut why).unwrap();
+        child.wait().unwrap();
+        Err(why)
     }
 }
 
@@ -108,9 +123,9 @@ impl Drop for Pymodbus {
 
 #[tokio::test]
 async fn every_register_of_another_implementation_is_read() {
+    use ValueType::{Boolean, Bytes, Double, Float, Int, String as Text};
     let server = Pymodbus::start(0);
     let driver = open(server.port);
-    use ValueType::{Boolean, Bytes, Double, Float, Int, String as Text};
     for (value_type, place, value) in [
         (Int, json!({"register": "HoldingRegister", "offset": 0}), Value::Int(213)),
         (Float, json!({"register": "HoldingRegister", "offset": "0", "scale": 0.1}), Value::Float(21.3)),
@@ -239,6 +254,29 @@ async fn a_late_answer_is_not_taken_for_another() {
     let place = json!({"register": "HoldingRegister", "offset": 2});
     assert_eq!(read(&driver, ValueType::Int, &place).await.unwrap(), patient, "on a connection of its own");
     assert_eq!(arrivals.recv().await, Some(2));
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_the_device_closed_is_made_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (closed, mut closings) = mpsc::channel(8);
+    let server = tokio::spawn(async move {
+        for word in [1, 2] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (transaction, unit, _) = request(&mut stream).await.unwrap();
+            answer(&mut stream, transaction, unit, word).await;
+            drop(stream);
+            closed.send(()).await.unwrap();
+        }
+    });
+    let driver = open(port);
+    let place = json!({"register": "HoldingRegister", "offset": 0});
+    for word in [1, 2] {
+        assert_eq!(read(&driver, ValueType::Int, &place).await.unwrap(), Value::Int(word));
+        closings.recv().await.unwrap();
+    }
     server.await.unwrap();
 }
 

@@ -99,7 +99,7 @@ fn request<T>(body: &[u8], read: impl Fn(Option<Fields<'_>>) -> Result<T, Unread
     let event_id = fields.text("event_id").map_err(|_| unreadable(""))?.unwrap_or_default();
     let map = fields.member("twin").ok_or_else(|| Refusal::bad_request(event_id, NO_TWIN))?;
     let properties = twin(map, read).map_err(|error| match error {
-        TwinError::Unreadable(_) => unreadable(event_id),
+        TwinError::Unreadable => unreadable(event_id),
         TwinError::Rejected(rejected) => Refusal::bad_request(event_id, rejected.reason()),
     })?;
     Ok(Request { event_id: event_id.to_owned(), properties })
@@ -107,7 +107,7 @@ fn request<T>(body: &[u8], read: impl Fn(Option<Fields<'_>>) -> Result<T, Unread
 
 /// Why a map of properties cannot be read.
 pub(crate) enum TwinError {
-    Unreadable(Unreadable),
+    Unreadable,
     Rejected(Rejected),
 }
 
@@ -116,17 +116,16 @@ pub(crate) fn twin<T>(
     map: &Value,
     read: impl Fn(Option<Fields<'_>>) -> Result<T, Unreadable>,
 ) -> Result<BTreeMap<PropertyName, T>, TwinError> {
-    let unreadable = |what: String| TwinError::Unreadable(Unreadable(what));
-    let map = map.as_object().ok_or_else(|| unreadable("twin is not an object".into()))?;
+    let map = map.as_object().ok_or(TwinError::Unreadable)?;
     let mut properties = BTreeMap::new();
     for (name, property) in map {
         let fields = match property {
             Value::Null => None,
-            property => Some(Fields::of(property).ok_or_else(|| unreadable(format!("{name} is not an object")))?),
+            property => Some(Fields::of(property).ok_or(TwinError::Unreadable)?),
         };
         check_key(name).map_err(TwinError::Rejected)?;
-        let name = PropertyName::new(name).map_err(|error| unreadable(error.to_string()))?;
-        properties.insert(name, read(fields).map_err(TwinError::Unreadable)?);
+        let name = PropertyName::new(name).map_err(|_| TwinError::Unreadable)?;
+        properties.insert(name, read(fields).map_err(|_| TwinError::Unreadable)?);
     }
     Ok(properties)
 }
@@ -237,5 +236,14 @@ mod tests {
         let b = &twin[&"b".parse().unwrap()];
         assert!(b.deleted && b.reported.version == Some(TwinVersion { cloud: 3, edge: 0 }));
         assert_eq!(twin[&"c".parse().unwrap()], PropertySync::default());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_is_too_strange(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64), text in "[{}\\[\\]\",:a-z0-9 ]{0,48}") {
+            for body in [&bytes[..], text.as_bytes(), format!(r#"{{"twin":{{"a":{text}}}}}"#).as_bytes()] {
+                let _ = (event_id(body).is_ok(), twin_update(body).is_ok(), twin_sync(body).is_ok(), state_update(body).is_ok());
+            }
+        }
     }
 }

@@ -173,13 +173,13 @@ pub(crate) fn twin_document(event_id: &str, now: UnixMillis, document: &BTreeMap
         last: Option<MsgTwin<'a>>,
         current: Option<MsgTwin<'a>>,
     }
-    let doc = |change: &'_ Transition| -> TwinDoc<'_> {
-        TwinDoc { last: change.last.as_ref().map(MsgTwin::local), current: change.current.as_ref().map(MsgTwin::local) }
-    };
-    let mut twin = BTreeMap::new();
-    for (name, change) in document {
-        twin.insert(name, doc(change));
+    impl<'a> From<&'a Transition> for TwinDoc<'a> {
+        fn from(change: &'a Transition) -> Self {
+            let [last, current] = [&change.last, &change.current].map(|side| side.as_ref().map(MsgTwin::local));
+            Self { last, current }
+        }
     }
+    let twin: BTreeMap<_, _> = document.iter().map(|(name, change)| (name, TwinDoc::from(change))).collect();
     body(event_id, now, WithTwin { twin })
 }
 
@@ -208,7 +208,7 @@ pub(crate) fn twin_full(event_id: &str, now: UnixMillis, twin: &TwinState) -> By
 pub(crate) fn device_state(event_id: &str, now: UnixMillis, id: &DeviceId, twin: &TwinState) -> Bytes {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct State<'a> {
+    struct Named<'a> {
         name: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         state: Option<&'a str>,
@@ -217,11 +217,11 @@ pub(crate) fn device_state(event_id: &str, now: UnixMillis, id: &DeviceId, twin:
     }
     #[derive(Serialize)]
     struct WithDevice<'a> {
-        device: State<'a>,
+        device: Named<'a>,
     }
     let state = twin.state.as_ref().map(DeviceState::as_str);
     let last_online_time = twin.last_online.and_then(rfc3339);
-    body(event_id, now, WithDevice { device: State { name: id.name().as_str(), state, last_online_time } })
+    body(event_id, now, WithDevice { device: Named { name: id.name().as_str(), state, last_online_time } })
 }
 
 /// A device of the node, as membership topics have it.

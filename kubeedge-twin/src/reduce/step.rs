@@ -134,7 +134,9 @@ impl<'a> Step<'a> {
                     Some(property) if property.optional => self.delete(&name),
                     Some(_) => {}
                     // Asked about and not there: upstream answers with a document that says so.
-                    None => self.mention(&name),
+                    None => {
+                        self.mention(&name);
+                    }
                 },
             }
         }
@@ -201,7 +203,7 @@ impl<'a> Step<'a> {
         let known = self.twin.properties.get(name).and_then(|property| property.desired.as_ref());
         if known.is_none_or(|known| known.value != desired) {
             self.write(Side::Desired, name, Some(value_type), Some(desired.to_owned()), By::Cloud);
-            self.property_mut(name, None).value_type = value_type.to_owned();
+            value_type.clone_into(&mut self.property_mut(name, None).value_type);
         }
     }
 

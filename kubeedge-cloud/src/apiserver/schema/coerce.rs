@@ -17,6 +17,7 @@ pub(crate) struct Coerced {
 pub(crate) fn coerce(schema: &Schema, value: &mut Value) -> Coerced {
     let mut found = Coerced::default();
     walk(schema, value, "", &mut found);
+    found.unknown.sort_unstable();
     found
 }
 

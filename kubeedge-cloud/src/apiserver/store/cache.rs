@@ -85,10 +85,6 @@ impl Cache {
         self.shelves.get(resource)?.objects.get(key)
     }
 
-    pub(super) fn count(&self, resource: &str) -> usize {
-        self.shelves.get(resource).map_or(0, |shelf| shelf.objects.len())
-    }
-
     pub(super) fn list(&self, resource: &str, namespace: Option<&str>) -> Vec<Arc<Object>> {
         let Some(shelf) = self.shelves.get(resource) else { return Vec::new() };
         in_namespace(&shelf.objects, namespace).cloned().collect()

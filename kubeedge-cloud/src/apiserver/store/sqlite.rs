@@ -90,7 +90,7 @@ impl Database {
     }
 
     pub(super) fn setting(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut query = self.0.prepare_cached("SELECT value FROM settings WHERE name = ?1")?;
+        let mut query = self.0.prepare("SELECT value FROM settings WHERE name = ?1")?;
         Ok(query.query_row([name], |row| row.get(0)).optional()?)
     }
 
@@ -135,7 +135,7 @@ impl Database {
         resource: &Arc<crate::apiserver::registry::Resource>,
     ) -> Result<(), StoreError> {
         let mut query =
-            self.0.prepare_cached("SELECT namespace, name, version, object FROM objects WHERE resource = ?1")?;
+            self.0.prepare("SELECT namespace, name, version, object FROM objects WHERE resource = ?1")?;
         let mut rows = query.query([&*resource.id])?;
         while let Some(row) = rows.next()? {
             let json: Vec<u8> = row.get(3)?;
@@ -156,11 +156,11 @@ impl Database {
     pub(super) fn commit(&mut self, changes: &[Arc<Change>], version: u64) -> Result<(), StoreError> {
         let transaction = self.0.transaction()?;
         {
-            let mut put = transaction.prepare_cached(
+            let mut put = transaction.prepare(
                 "INSERT OR REPLACE INTO objects (resource, namespace, name, version, object) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?;
             let mut delete = transaction
-                .prepare_cached("DELETE FROM objects WHERE resource = ?1 AND namespace = ?2 AND name = ?3")?;
+                .prepare("DELETE FROM objects WHERE resource = ?1 AND namespace = ?2 AND name = ?3")?;
             for change in changes {
                 let Object { key, version, json, .. } = &*change.object;
                 let place = (&*change.resource.id, &*key.namespace, &*key.name);
@@ -171,7 +171,7 @@ impl Database {
                 }
             }
             let mut set =
-                transaction.prepare_cached("INSERT OR REPLACE INTO settings (name, value) VALUES ('version', ?1)")?;
+                transaction.prepare("INSERT OR REPLACE INTO settings (name, value) VALUES ('version', ?1)")?;
             set.execute([version.to_string().into_bytes()])?;
         }
         transaction.commit()?;

@@ -106,21 +106,14 @@ impl NodeView {
         Self { labels: labels(config), port: config.kubelet_port, name, status, essence, known: known.cloned() }
     }
 
-    /// Its status.
-    pub(super) fn status(&self) -> Value {
-        self.status.clone()
-    }
-
     /// What of its status is worth a message of its own.
     pub(super) fn essence(&self) -> Value {
         self.essence.clone()
     }
 
-    /// The whole object, to register it.
-    ///
-    /// The port of the kubelet API is only told here: later the cloud puts the one of its tunnel there.
-    pub(super) fn object(&self, status: &Value) -> Value {
-        let mut node = json!({
+    /// The object without its status, to give its labels to one that was there before.
+    pub(super) fn identity(&self) -> Value {
+        json!({
             "metadata": {
                 "name": self.name,
                 "creationTimestamp": null,
@@ -128,19 +121,23 @@ impl NodeView {
                 "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
             },
             "spec": {},
-        });
-        if status.is_object() {
-            node["status"] = status.clone();
-            node["status"]["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": self.port}});
-        } else {
-            node["status"] = json!({});
-        }
+            "status": {},
+        })
+    }
+
+    /// The whole object, to register it.
+    ///
+    /// The port of the kubelet API is only told here: later the cloud puts the one of its tunnel there.
+    pub(super) fn object(&self) -> Value {
+        let mut node = self.identity();
+        node["status"] = self.status.clone();
+        node["status"]["daemonEndpoints"] = json!({"kubeletEndpoint": {"Port": self.port}});
         node
     }
 
     /// The strategic merge patch of the status.
-    pub(super) fn patch(&self, status: &Value) -> Value {
-        let mut status = status.clone();
+    pub(super) fn patch(&self) -> Value {
+        let mut status = self.status.clone();
         let known = self.known.as_ref().map(|known| &known["status"]["addresses"]);
         if known.is_some_and(|known| known.is_array() && *known != status["addresses"])
             && let Some(addresses) = status["addresses"].as_array_mut()

@@ -89,7 +89,7 @@ impl Watched {
     pub(super) async fn ended(&mut self) {
         if let Some(descriptor) = &self.descriptor {
             // A descriptor of a process is readable from its end on.
-            let readable = match AsyncFd::with_interest(descriptor, Interest::READABLE) {
+            let readable = match AsyncFd::register_with_interest(descriptor.as_fd(), Interest::READABLE) {
                 Ok(descriptor) => descriptor.readable().await.map(drop),
                 Err(error) => Err(io::Error::from(error)),
             };

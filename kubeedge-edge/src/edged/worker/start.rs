@@ -8,6 +8,7 @@ use kubeedge_core::names::UnixMillis;
 
 use super::{FetchError, Reference, WorkError, Worker};
 use crate::edged::{
+    causes::Causes,
     decide::{Waiting, later, spec_hash},
     env::{FieldContext, environment, expand},
     process::blocking,
@@ -25,7 +26,7 @@ const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
 impl Worker {
     /// Reads from the store what the pod refers to.
-    pub(super) async fn load(&self) -> Result<Loaded, WorkError> {
+    pub(super) async fn load(&mut self) -> Result<Loaded, WorkError> {
         let namespace = self.entry.key.namespace.as_str();
         Ok(self.shared.resolver.load(namespace, self.entry.uid.as_str(), self.entry.references.keys()).await?)
     }
@@ -113,12 +114,12 @@ impl Worker {
         };
         let image = match image {
             Ok(image) => image,
-            Err(error) => return wait("ErrImagePull", chain(&error), retry),
+            Err(error) => return wait("ErrImagePull", Causes(&error).to_string(), retry),
         };
         let config = container_config(container, attempt, image, env, mounts, &provided);
         let id = match self.shared.runtime.create_container(&sandbox.id, config).await {
             Ok(id) => id,
-            Err(error) => return wait("CreateContainerError", chain(&error), retry),
+            Err(error) => return wait("CreateContainerError", Causes(&error).to_string(), retry),
         };
         if let Some(crashed_at) = crashed_at {
             self.memory.back_off.note(name, crashed_at, now);
@@ -189,16 +190,4 @@ fn pull_policy(container: &Container) -> PullPolicy {
         Some("Never") => PullPolicy::Never,
         _ => PullPolicy::IfNotPresent,
     }
-}
-
-/// An error with its causes, for people.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

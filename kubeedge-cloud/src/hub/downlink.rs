@@ -1,0 +1,209 @@
+//! What waits to be sent to a node: per object its newest version, and messages that are sent once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use kubeedge_core::{
+    message::Message,
+    names::{Uid, UnixMillis},
+    words::{Group, Operation, Source},
+};
+
+use crate::object::NodeObject;
+
+/// What has become of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectEvent {
+    /// The node gets it for the first time, as far as we know.
+    Insert,
+    /// It has changed, or the node may have it already.
+    Update,
+    /// The node is no longer to have it.
+    Delete,
+}
+
+/// An object that a node is to have, or to have no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectChange {
+    /// What has become of it.
+    pub event: ObjectEvent,
+    /// The module that a Go edge takes it from: `devicecontroller` for devices and models, else `edgecontroller`.
+    pub source: Source,
+    /// The object; for a deletion its last state, or its skeleton.
+    pub object: Arc<NodeObject>,
+}
+
+impl ObjectChange {
+    /// A change of `object`, from the controller that owns its kind.
+    pub fn new(event: ObjectEvent, object: Arc<NodeObject>) -> Self {
+        use kubeedge_core::resource::ResourceType;
+        let source = match object.path.kind {
+            ResourceType::Device | ResourceType::DeviceModel => Source::DeviceController,
+            _ => Source::EdgeController,
+        };
+        Self { event, source, object }
+    }
+
+    /// The message that tells of it.
+    pub fn message(&self, now: UnixMillis) -> Message {
+        let operation = match self.event {
+            ObjectEvent::Insert => Operation::Insert,
+            ObjectEvent::Update => Operation::Update,
+            ObjectEvent::Delete => Operation::Delete,
+        };
+        Message::new(now, self.source.clone(), Group::Resource, operation, self.object.path.clone())
+            .version(self.object.version)
+            .content(self.object.content.clone())
+    }
+
+    fn is_delete(&self) -> bool {
+        self.event == ObjectEvent::Delete
+    }
+
+    /// Whether nothing is to be sent after this change that this one has not told already.
+    fn covers(&self, later: &Self) -> bool {
+        self.is_delete() || (!later.is_delete() && self.object.version >= later.object.version)
+    }
+}
+
+/// Something for a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Downlink {
+    /// An object: sent until the node acknowledges it, and replaced by a newer version as long as it waits.
+    Object(ObjectChange),
+    /// A message that is sent once. Of too many that wait, the oldest are dropped.
+    Notice(Message),
+}
+
+/// More objects have changed than may wait for one node; see [`DownlinkQueue::put`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many objects wait for the node")]
+pub struct QueueFull;
+
+/// What waits for one node. Pure: no clock, no task.
+///
+/// Objects are known by their UID, so that the deletion of one and the creation of the next under the same name are two
+/// entries. An entry keeps its place when a newer version replaces it; a deletion replaces whatever waits, and nothing
+/// comes after it. While one version is in flight the next one waits behind it.
+///
+/// Upstream: `cloud/pkg/cloudhub/common/message_pool.go`, which keeps a store for each node that ever was.
+#[derive(Debug)]
+pub struct DownlinkQueue {
+    objects: usize,
+    notices: usize,
+    order: VecDeque<Uid>,
+    waiting: HashMap<Uid, ObjectChange>,
+    in_flight: HashMap<Uid, ObjectChange>,
+    once: VecDeque<Message>,
+    dropped: u64,
+}
+
+impl Default for DownlinkQueue {
+    /// Up to 65 536 objects and 256 messages that are sent once.
+    fn default() -> Self {
+        Self::new(65_536, 256)
+    }
+}
+
+impl DownlinkQueue {
+    /// A queue for so many objects, and so many messages that are sent once.
+    pub fn new(objects: usize, notices: usize) -> Self {
+        Self {
+            objects,
+            notices,
+            order: VecDeque::new(),
+            waiting: HashMap::new(),
+            in_flight: HashMap::new(),
+            once: VecDeque::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Takes a change. One that is older than what waits or is in flight changes nothing.
+    ///
+    /// # Errors
+    /// [`QueueFull`]: then the session has to end, as the node would miss this change. It is brought to the truth when
+    /// it connects again.
+    pub fn put(&mut self, change: ObjectChange) -> Result<(), QueueFull> {
+        let uid = &change.object.uid;
+        if let Some(waiting) = self.waiting.get_mut(uid) {
+            if !waiting.covers(&change) {
+                // What the node never had is still an insertion.
+                let event = match (waiting.event, change.event) {
+                    (ObjectEvent::Insert, ObjectEvent::Update) => ObjectEvent::Insert,
+                    (_, event) => event,
+                };
+                *waiting = ObjectChange { event, ..change };
+            }
+            return Ok(());
+        }
+        if self.in_flight.get(uid).is_some_and(|sent| sent.covers(&change)) {
+            return Ok(());
+        }
+        if self.order.len() >= self.objects {
+            return Err(QueueFull);
+        }
+        self.order.push_back(uid.clone());
+        self.waiting.insert(uid.clone(), change);
+        Ok(())
+    }
+
+    /// Takes a message that is sent once; if there are too many, the oldest is dropped.
+    pub fn put_notice(&mut self, message: Message) {
+        if self.once.len() >= self.notices && self.once.pop_front().is_some() {
+            self.dropped += 1;
+        }
+        self.once.push_back(message);
+    }
+
+    /// The next change to send, which is in flight from now on: [`settle`](Self::settle) it. Of an object whose last
+    /// change is still in flight, none is given.
+    pub fn next_object(&mut self) -> Option<ObjectChange> {
+        let at = self.order.iter().position(|uid| !self.in_flight.contains_key(uid))?;
+        let uid = self.order.remove(at)?;
+        let change = self.waiting.remove(&uid)?;
+        self.in_flight.insert(uid, change.clone());
+        Some(change)
+    }
+
+    /// The next message that is sent once.
+    pub fn next_notice(&mut self) -> Option<Message> {
+        self.once.pop_front()
+    }
+
+    /// The change that was in flight has been acknowledged, or has not: then it waits again, behind all others, unless
+    /// a newer one does already. Returns what was acknowledged.
+    pub fn settle(&mut self, uid: &Uid, acknowledged: bool) -> Option<ObjectChange> {
+        let change = self.in_flight.remove(uid)?;
+        if acknowledged {
+            return Some(change);
+        }
+        if !self.waiting.contains_key(uid) {
+            self.order.push_back(uid.clone());
+            self.waiting.insert(uid.clone(), change);
+        }
+        None
+    }
+
+    /// How many objects wait, those in flight not counted.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty() && self.in_flight.is_empty() && self.once.is_empty()
+    }
+
+    /// How many messages that are sent once were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+#[cfg(test)]
+#[path = "downlink/tests.rs"]
+mod tests;

@@ -1,0 +1,285 @@
+//! Who is connected.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kubeedge_core::names::{NodeName, Uid};
+use tokio::sync::{Notify, watch};
+
+use super::downlink::{Downlink, DownlinkQueue, ObjectChange};
+
+/// Number of a session: grows with each connection, of whatever node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNumber(u64);
+
+impl fmt::Display for SessionNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Nothing can be sent to a node that is not connected. It is brought to the truth when it connects.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node {0} is not connected")]
+pub struct NotConnected(pub NodeName);
+
+/// Why the hub ends a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The node has connected anew.
+    Replaced,
+    /// The node was deleted in Kubernetes.
+    NodeDeleted,
+    /// More changes waited for it than may.
+    QueueFull,
+    /// The cloud stops.
+    Shutdown,
+}
+
+/// Sends to nodes, and tells which are connected. Cheap to clone.
+#[derive(Clone)]
+pub struct HubHandle(Arc<Registry>);
+
+struct Registry {
+    limit: usize,
+    sessions: Mutex<Sessions>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    by_node: HashMap<NodeName, Seat>,
+    /// Handshakes that may still become sessions of nodes that are not in `by_node`.
+    admitted: usize,
+    last: u64,
+}
+
+struct Seat {
+    number: SessionNumber,
+    mailbox: Arc<Mailbox>,
+}
+
+/// Where others leave what a connection is to send.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    queue: Mutex<DownlinkQueue>,
+    pub(super) wake: Notify,
+    closing: watch::Sender<Option<CloseReason>>,
+}
+
+/// None of the locks is held while anything can panic, and what they guard is consistent between calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Mailbox {
+    fn new() -> Self {
+        Self { queue: Mutex::default(), wake: Notify::new(), closing: watch::Sender::new(None) }
+    }
+
+    fn put(&self, downlink: Downlink) {
+        let full = match downlink {
+            Downlink::Object(change) => lock(&self.queue).put(change).is_err(),
+            Downlink::Notice(message) => {
+                lock(&self.queue).put_notice(message);
+                false
+            }
+        };
+        if full {
+            self.close(CloseReason::QueueFull);
+        }
+        self.wake.notify_one();
+    }
+
+    pub(super) fn next_object(&self) -> Option<ObjectChange> {
+        lock(&self.queue).next_object()
+    }
+
+    pub(super) fn next_notice(&self) -> Option<kubeedge_core::message::Message> {
+        lock(&self.queue).next_notice()
+    }
+
+    pub(super) fn settle(&self, uid: &Uid, acknowledged: bool) -> Option<ObjectChange> {
+        lock(&self.queue).settle(uid, acknowledged)
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        lock(&self.queue).dropped()
+    }
+
+    fn close(&self, reason: CloseReason) {
+        self.closing.send_if_modified(|closing| closing.is_none().then(|| *closing = Some(reason)).is_some());
+    }
+
+    pub(super) async fn closed(&self) -> CloseReason {
+        let mut closing = self.closing.subscribe();
+        match closing.wait_for(Option::is_some).await {
+            Ok(reason) => reason.unwrap_or(CloseReason::Shutdown),
+            // The sender lives as long as `self`.
+            Err(_) => CloseReason::Shutdown,
+        }
+    }
+}
+
+/// The right to become the session of a node; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    hub: HubHandle,
+    counted: bool,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if self.counted {
+            lock(&self.hub.0.sessions).admitted -= 1;
+        }
+    }
+}
+
+impl HubHandle {
+    /// A handle to a hub that lets in so many nodes.
+    pub(super) fn new(limit: usize) -> Self {
+        Self(Arc::new(Registry { limit, sessions: Mutex::default(), changes: watch::Sender::new(0) }))
+    }
+
+    /// Sends something to a node. Returns at once: an object replaces an older version of it that still waits, and is
+    /// sent until it is acknowledged or the session ends.
+    ///
+    /// # Errors
+    /// [`NotConnected`]; nothing is kept for the node then.
+    pub fn send(&self, node: &NodeName, downlink: Downlink) -> Result<(), NotConnected> {
+        let mailbox = lock(&self.0.sessions).by_node.get(node).map(|seat| seat.mailbox.clone());
+        mailbox.ok_or_else(|| NotConnected(node.clone()))?.put(downlink);
+        Ok(())
+    }
+
+    /// The nodes that are connected, with the number of their session.
+    pub fn connected(&self) -> BTreeMap<NodeName, SessionNumber> {
+        lock(&self.0.sessions).by_node.iter().map(|(node, seat)| (node.clone(), seat.number)).collect()
+    }
+
+    /// The session of `node`, if it is connected.
+    pub fn session(&self, node: &NodeName) -> Option<SessionNumber> {
+        lock(&self.0.sessions).by_node.get(node).map(|seat| seat.number)
+    }
+
+    /// Changes whenever a node connects or disconnects: then look at [`connected`](Self::connected). However late one
+    /// looks, nothing is missed, as a session that was replaced has another number.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Ends the session of `node`, if there is one.
+    pub fn close(&self, node: &NodeName, reason: CloseReason) {
+        if let Some(seat) = lock(&self.0.sessions).by_node.get(node) {
+            seat.mailbox.close(reason);
+        }
+    }
+
+    /// Ends all sessions.
+    pub(super) fn close_all(&self, reason: CloseReason) {
+        lock(&self.0.sessions).by_node.values().for_each(|seat| seat.mailbox.close(reason));
+    }
+
+    /// Lets `node` in unless too many others are; a node that is connected may always connect anew.
+    pub(super) fn admit(&self, node: &NodeName) -> Option<Admission> {
+        let mut sessions = lock(&self.0.sessions);
+        let counted = !sessions.by_node.contains_key(node);
+        if counted {
+            if sessions.by_node.len() + sessions.admitted >= self.0.limit {
+                return None;
+            }
+            sessions.admitted += 1;
+        }
+        Some(Admission { hub: self.clone(), counted })
+    }
+
+    /// Makes an admitted connection the session of `node`; an older one ends.
+    pub(super) fn enter(&self, node: &NodeName, admission: Admission) -> (SessionNumber, Arc<Mailbox>) {
+        let mailbox = Arc::new(Mailbox::new());
+        let (number, old) = {
+            let mut sessions = lock(&self.0.sessions);
+            sessions.last += 1;
+            let number = SessionNumber(sessions.last);
+            let seat = Seat { number, mailbox: mailbox.clone() };
+            (number, sessions.by_node.insert(node.clone(), seat))
+        };
+        drop(admission);
+        if let Some(old) = old {
+            old.mailbox.close(CloseReason::Replaced);
+        }
+        self.0.changes.send_modify(|changes| *changes += 1);
+        (number, mailbox)
+    }
+
+    /// The session has ended. One that was replaced is no longer here, so its end changes nothing.
+    pub(super) fn leave(&self, node: &NodeName, number: SessionNumber) {
+        {
+            let mut sessions = lock(&self.0.sessions);
+            if sessions.by_node.get(node).is_none_or(|seat| seat.number != number) {
+                return;
+            }
+            sessions.by_node.remove(node);
+        }
+        self.0.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+impl fmt::Debug for HubHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubHandle").field("sessions", &lock(&self.0.sessions).by_node.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_replaced_session_does_not_touch_the_new_one() {
+        let hub = HubHandle::new(1);
+        let (first, old) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap());
+        let (second, _new) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap());
+        assert_eq!(old.closed().await, CloseReason::Replaced);
+        hub.leave(&node("a"), first);
+        assert_eq!(hub.session(&node("a")), Some(second));
+        hub.leave(&node("a"), second);
+        assert!(hub.connected().is_empty());
+    }
+
+    #[test]
+    fn the_limit_counts_handshakes_too() {
+        let hub = HubHandle::new(2);
+        let first = hub.admit(&node("a")).unwrap();
+        let second = hub.admit(&node("b")).unwrap();
+        assert!(hub.admit(&node("c")).is_none());
+        drop(second);
+        let third = hub.admit(&node("c")).unwrap();
+        hub.enter(&node("a"), first);
+        assert!(hub.admit(&node("a")).is_some(), "who is in may come back");
+        drop(third);
+        assert!(hub.admit(&node("d")).is_some());
+    }
+
+    #[test]
+    fn nothing_is_kept_for_the_absent() {
+        let hub = HubHandle::new(1);
+        let notice = kubeedge_core::message::Message::new(
+            kubeedge_core::names::UnixMillis(0),
+            kubeedge_core::words::Source::CloudHub,
+            kubeedge_core::words::Group::Twin,
+            kubeedge_core::words::Operation::Update,
+            kubeedge_core::resource::Resource::Membership,
+        );
+        assert_eq!(hub.send(&node("a"), Downlink::Notice(notice)), Err(NotConnected(node("a"))));
+    }
+}

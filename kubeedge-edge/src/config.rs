@@ -1,0 +1,90 @@
+//! `edgecore.yaml`, and the assembly of the reference `edgecore` from it.
+//!
+//! [`EdgeCoreConfig`] reads the file as KubeEdge writes it: missing keys have upstream's defaults, keys may be spelled in
+//! any case, keys that are not used are told as [`ConfigWarning`]s. [`EdgeCore`] makes all the parts that it asks for,
+//! with public calls only: whatever it can do, an embedder can do with [`EdgeNode`](crate::node::EdgeNode).
+//!
+//! Upstream: `staging/src/github.com/kubeedge/api/apis/componentconfig/edgecore/v1alpha2`.
+
+mod assembly;
+mod certificates;
+mod keys;
+mod overlay;
+mod pair;
+mod units;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+pub use self::{
+    assembly::{EdgeCore, EdgeCoreHandle, StartError},
+    keys::{
+        BrokerTls, DatabaseConfig, DeviceTwinConfig, EdgeCoreConfig, EdgeHubConfig, EdgedModuleConfig, EventBusConfig,
+        KubeletConfig, MapperModuleConfig, MetaManagerConfig, Modules, QuicConfig, WebSocketConfig,
+    },
+    overlay::ConfigWarning,
+};
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not YAML.
+    #[error("not YAML: {0}")]
+    Syntax(String),
+    /// A key has a value that it cannot have.
+    #[error("{key} is {value}: {why}")]
+    Value {
+        /// Path of the key, such as `modules.edgeHub.heartbeat`.
+        key: String,
+        /// Its value, as JSON.
+        value: String,
+        /// What it has to be.
+        why: String,
+    },
+}
+
+impl ConfigError {
+    pub(crate) fn value(key: &str, value: impl std::fmt::Display, why: impl Into<String>) -> Self {
+        // Enough of it to be found.
+        let value = value.to_string().chars().take(256).collect();
+        Self::Value { key: key.to_owned(), value, why: why.into() }
+    }
+}
+
+impl EdgeCoreConfig {
+    /// Reads `edgecore.yaml`, and tells which of its keys have no effect.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key and its value, or the place of a syntax error.
+    pub fn from_yaml(text: &str) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
+        let given: serde_json::Value = match text.trim() {
+            "" => serde_json::Value::Null,
+            text => serde_saphyr::from_str(text)
+                .map_err(|error| ConfigError::Syntax(error.to_string().replace('\n', " ")))?,
+        };
+        let (config, warnings) = overlay::read(given)?;
+        validate::check(&config)?;
+        Ok((config, warnings))
+    }
+
+    /// Reads the file at `path`; see [`EdgeCoreConfig::from_yaml`].
+    pub fn load(path: impl AsRef<Path>) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+        Self::from_yaml(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

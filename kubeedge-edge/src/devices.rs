@@ -1,0 +1,287 @@
+//! Devices of the node: from the objects in the metadata store to twins and drivers.
+//!
+//! [`DeviceBinder`] follows the records of Devices and DeviceModels, merges each device with its model, and tells
+//! [`DeviceTwins`] and the [`MapperHost`]. Devices and models may come in any order; a device whose model is missing, or
+//! that is wrong as it is written, is left as it was and tried again when either changes.
+//!
+//! Upstream: `edge/pkg/devicetwin/dmiserver`, `edge/pkg/devicetwin/dtmanager/dmiworker.go`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use kubeedge_core::{
+    device::{DeviceInstance, DeviceModelSpec, DeviceSpec, InvalidDevice},
+    meta::{Collection, MetaError, MetaHandle, MetaKey, Record, Selector},
+    names::{DeviceId, NodeName},
+    resource::ResourceType,
+    twin::TwinError,
+};
+use kubeedge_mapper::MapperHost;
+use kubeedge_twin::DeviceTwins;
+use serde::Deserialize;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::meta::{Change, Follower};
+
+/// Pause before devices that could not be applied, or a store that could not be read, are tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps twins and drivers in step with the Devices and DeviceModels of the store.
+#[must_use = "devices are not followed unless it runs"]
+#[derive(Debug)]
+pub struct DeviceBinder {
+    node: NodeName,
+    store: MetaHandle,
+    twins: DeviceTwins,
+    mapper: Option<MapperHost>,
+    devices: BTreeMap<DeviceId, Device>,
+    /// By namespace and name.
+    models: BTreeMap<(Arc<str>, Arc<str>), DeviceModelSpec>,
+    /// What twins and mapper were last told.
+    bound: BTreeMap<DeviceId, Arc<DeviceInstance>>,
+    /// To be looked at.
+    dirty: BTreeSet<DeviceId>,
+}
+
+#[derive(Debug)]
+struct Device {
+    spec: DeviceSpec,
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct DeviceObject {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: DeviceSpec,
+}
+
+#[derive(Deserialize)]
+struct ModelObject {
+    #[serde(default)]
+    spec: DeviceModelSpec,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl DeviceBinder {
+    /// Follows the devices of `node` in `store`. Without a mapper they have only twins.
+    pub fn new(node: NodeName, store: MetaHandle, twins: DeviceTwins, mapper: Option<MapperHost>) -> Self {
+        Self {
+            node,
+            store,
+            twins,
+            mapper,
+            devices: BTreeMap::new(),
+            models: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    /// Runs until `shutdown`, or until the store is closed.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point; the next start begins with all devices.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let _stopped: Option<()> = shutdown.run_until_cancelled(self.follow()).await;
+    }
+
+    async fn follow(&mut self) {
+        let follow = |kind| Follower::new(self.store.clone(), Selector::all(Collection::from(&kind)));
+        let (mut models, mut devices) = (follow(ResourceType::DeviceModel), follow(ResourceType::Device));
+        // Both lists first: a device is not wrong because its model was not looked at yet.
+        let (mut models_listed, mut devices_listed) = (false, false);
+        loop {
+            let failed = tokio::select! {
+                change = models.next() => match change {
+                    Ok(change) => {
+                        models_listed |= matches!(change, Change::Listed(_));
+                        self.model_changed(change);
+                        None
+                    }
+                    Err(error) => Some(error),
+                },
+                change = devices.next() => match change {
+                    Ok(change) => {
+                        let listed = matches!(change, Change::Listed(_));
+                        self.device_changed(change);
+                        if listed {
+                            if !devices_listed && let Err(error) = self.forget_others().await {
+                                tracing::warn!(%error, "devices that are gone could not be forgotten");
+                            }
+                            devices_listed = true;
+                        }
+                        None
+                    }
+                    Err(error) => Some(error),
+                },
+                () = sleep(PAUSE), if !self.dirty.is_empty() && models_listed && devices_listed => None,
+            };
+            match failed {
+                Some(MetaError::Closed) => return,
+                Some(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "devices cannot be read");
+                    sleep(PAUSE).await;
+                }
+                None if models_listed && devices_listed => self.apply().await,
+                None => {}
+            }
+        }
+    }
+
+    fn model_changed(&mut self, change: Change) {
+        match change {
+            Change::Listed(records) => {
+                self.models.clear();
+                records.iter().for_each(|record| self.put_model(record));
+                self.dirty.extend(self.devices.keys().cloned());
+            }
+            Change::Put(record) => {
+                self.put_model(&record);
+                self.touch_users_of(&record.key);
+            }
+            Change::Deleted(key) => {
+                // Devices that use it go on as they are: the model may come back under the same name.
+                self.models.remove(&(key.namespace, key.name));
+            }
+        }
+    }
+
+    fn put_model(&mut self, record: &Record) {
+        match serde_json::from_slice::<ModelObject>(&record.value) {
+            Ok(model) => {
+                self.models.insert((record.key.namespace.clone(), record.key.name.clone()), model.spec);
+            }
+            Err(error) => tracing::warn!(key = %record.key, %error, "device model cannot be read"),
+        }
+    }
+
+    fn touch_users_of(&mut self, model: &MetaKey) {
+        let uses = |(id, device): &(&DeviceId, &Device)| {
+            *id.namespace().as_str() == *model.namespace
+                && device.spec.device_model_ref.as_ref().is_some_and(|used| *used.name == *model.name)
+        };
+        self.dirty.extend(self.devices.iter().filter(uses).map(|(id, _)| id.clone()));
+    }
+
+    fn device_changed(&mut self, change: Change) {
+        match change {
+            Change::Listed(records) => {
+                self.dirty.extend(std::mem::take(&mut self.devices).into_keys());
+                self.dirty.extend(self.bound.keys().cloned());
+                records.iter().for_each(|record| self.put_device(record));
+            }
+            Change::Put(record) => self.put_device(&record),
+            Change::Deleted(key) => {
+                if let Some(id) = device_id(&key) {
+                    self.devices.remove(&id);
+                    self.dirty.insert(id);
+                }
+            }
+        }
+    }
+
+    fn put_device(&mut self, record: &Record) {
+        let Some(id) = device_id(&record.key) else { return };
+        match serde_json::from_slice::<DeviceObject>(&record.value) {
+            // Resyncs also bring devices of other nodes.
+            Ok(device) if !device.spec.node_name.is_empty() && device.spec.node_name != self.node.as_str() => {
+                self.devices.remove(&id);
+            }
+            Ok(DeviceObject { metadata, spec }) => {
+                let description = metadata.labels.and_then(|mut labels| labels.remove("description"));
+                self.devices.insert(id.clone(), Device { spec, description: description.unwrap_or_default() });
+            }
+            Err(error) => tracing::warn!(key = %record.key, %error, "device cannot be read"),
+        }
+        self.dirty.insert(id);
+    }
+
+    /// Removes twins of devices that were deleted while the node was off.
+    async fn forget_others(&mut self) -> Result<(), TwinError> {
+        for id in self.twins.devices().await? {
+            if !self.devices.contains_key(&id) {
+                self.dirty.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings twins and drivers to what the objects say. What fails stays to be looked at again.
+    async fn apply(&mut self) {
+        for id in std::mem::take(&mut self.dirty) {
+            let outcome = match self.devices.get(&id) {
+                Some(device) => match self.merge(&id, device) {
+                    Ok(Some(instance)) => self.bind(instance).await,
+                    Ok(None) => {
+                        tracing::info!(device = %id, "device waits for its model");
+                        Ok(())
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "device is not used");
+                        Ok(())
+                    }
+                },
+                None => self.release(&id).await,
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(device = %id, error = &error as &dyn std::error::Error, "device not applied, trying again");
+                self.dirty.insert(id);
+            }
+        }
+    }
+
+    /// The device with its model; `None` while the model is not there.
+    fn merge(&self, id: &DeviceId, device: &Device) -> Result<Option<Arc<DeviceInstance>>, InvalidDevice> {
+        let name = device.spec.device_model_ref.as_ref().map(|model| model.name.as_str()).unwrap_or_default();
+        if name.is_empty() {
+            return Err(InvalidDevice::NoModel(id.clone()));
+        }
+        let Some(model) = self.models.get(&(id.namespace().as_str().into(), name.into())) else { return Ok(None) };
+        DeviceInstance::merge(id.clone(), &device.spec, model).map(|merged| Some(merged.into()))
+    }
+
+    async fn bind(&mut self, instance: Arc<DeviceInstance>) -> Result<(), TwinError> {
+        let id = instance.id.clone();
+        let description = self.devices.get(&id).map(|device| device.description.as_str()).unwrap_or_default();
+        // The twin first: the mapper reports to it.
+        self.twins.set_device(instance.clone(), description).await?;
+        if self.bound.get(&id) != Some(&instance) {
+            if let Some(mapper) = &self.mapper
+                && let Err(error) = mapper.set_device(instance.clone())
+            {
+                tracing::warn!(%error, "device has no driver");
+            }
+            self.bound.insert(id, instance);
+        }
+        Ok(())
+    }
+
+    async fn release(&mut self, id: &DeviceId) -> Result<(), TwinError> {
+        if let Some(mapper) = &self.mapper {
+            mapper.remove_device(id);
+        }
+        self.twins.remove_device(id.clone()).await?;
+        self.bound.remove(id);
+        Ok(())
+    }
+}
+
+fn device_id(key: &MetaKey) -> Option<DeviceId> {
+    match DeviceId::parse(&key.namespace, &key.name) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            tracing::warn!(%key, %error, "record is not that of a device");
+            None
+        }
+    }
+}

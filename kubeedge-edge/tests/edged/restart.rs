@@ -1,0 +1,131 @@
+//! The agent dies and comes back, without a cloud.
+
+use std::{fs, path::Path};
+
+use kubeedge_core::resource::ResourceType;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::stage::{Cloud, Stage, eventually, is_alive, is_running, pid_in, script};
+
+fn sleeper(file: &Path) -> Value {
+    script("web", &format!("echo $$ > {}; exec sleep 1000", file.display()))
+}
+
+#[tokio::test]
+async fn running_processes_are_adopted_and_not_doubled() {
+    let stage = Stage::new(Cloud::absent());
+    let file = stage.dir.path().join("pid");
+    stage.put(&ResourceType::Pod, &sleeper(&file)).await;
+    let agent = stage.agent().await;
+    let before = agent.sees("web", "running", is_running).await;
+    let pid = pid_in(&file).await;
+    let told = stage.left("podstatus/shop/web", |_| true).await;
+    agent.kill().await;
+    fs::remove_file(&file).unwrap();
+
+    let agent = stage.agent().await;
+    let after = agent.sees("web", "running", is_running).await;
+    assert_eq!(before, after, "same container, no restart");
+    assert!(is_alive(pid));
+    assert!(!file.exists(), "nothing was started");
+    assert_eq!(stage.left("podstatus/shop/web", |_| true).await.id, told.id, "nothing new is told");
+
+    // It is watched like one's own child: its end is seen and it is started again.
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let again = agent.sees("web", "restarted", |pod| is_running(pod) && pod.containers[0].restart_count == 1).await;
+    assert_ne!(again.containers[0].id, before.containers[0].id);
+    assert_ne!(pid_in(&file).await, pid);
+    stage.remove(&ResourceType::Pod, "web").await;
+    agent.misses("web").await;
+}
+
+#[tokio::test]
+async fn a_process_that_died_meanwhile_is_restarted() {
+    let stage = Stage::new(Cloud::absent());
+    let file = stage.dir.path().join("pid");
+    stage.put(&ResourceType::Pod, &sleeper(&file)).await;
+    let agent = stage.agent().await;
+    agent.sees("web", "running", is_running).await;
+    let pid = pid_in(&file).await;
+    agent.kill().await;
+    // As after a reboot: the process id is of no meaning any more.
+    let state = find_state(&stage.native_dir());
+    let mut written: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    written["state"]["bootId"] = json!("another boot");
+    fs::write(&state, written.to_string()).unwrap();
+
+    let agent = stage.agent().await;
+    agent.sees("web", "restarted", |pod| is_running(pod) && pod.containers[0].restart_count == 1).await;
+    let status = stage.told("web", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
+    let last = &status["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(137), &json!("ContainerStatusUnknown")));
+    stage.remove(&ResourceType::Pod, "web").await;
+    agent.misses("web").await;
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_killed_while_it_started_a_process_finds_it_again() {
+    let stage = Stage::new(Cloud::absent());
+    let file = stage.dir.path().join("pid");
+    stage.put(&ResourceType::Pod, &sleeper(&file)).await;
+    let agent = stage.agent().await;
+    let before = agent.sees("web", "running", is_running).await;
+    let pid = pid_in(&file).await;
+    agent.kill().await;
+    // What would be on the disk if it had died between the start and its note of the process id.
+    let state = find_state(&stage.native_dir());
+    let mut written: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    written["state"] = json!({"phase": "starting", "startedAt": written["state"]["startedAt"]});
+    fs::write(&state, written.to_string()).unwrap();
+
+    let agent = stage.agent().await;
+    let after = agent.sees("web", "running", is_running).await;
+    assert_eq!(before, after);
+    stage.remove(&ResourceType::Pod, "web").await;
+    agent.misses("web").await;
+    assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn a_pod_that_was_removed_meanwhile_is_cleaned_up() {
+    let stage = Stage::new(Cloud::absent());
+    let file = stage.dir.path().join("pid");
+    stage.put(&ResourceType::Pod, &sleeper(&file)).await;
+    let agent = stage.agent().await;
+    agent.sees("web", "running", is_running).await;
+    let pid = pid_in(&file).await;
+    agent.kill().await;
+    stage.remove(&ResourceType::Pod, "web").await;
+
+    let _agent = stage.agent().await;
+    eventually("the end of the process", || !is_alive(pid)).await;
+    let native = stage.native_dir();
+    eventually("the end of the sandbox", || fs::read_dir(&native).unwrap().count() == 0).await;
+    eventually("the end of the logs", || !stage.dir.path().join("logs/shop_web_uid-web").exists()).await;
+}
+
+#[tokio::test]
+async fn a_pod_of_the_same_name_starts_when_the_former_is_gone() {
+    let stage = Stage::new(Cloud::absent());
+    let file = stage.dir.path().join("pid");
+    stage.put(&ResourceType::Pod, &sleeper(&file)).await;
+    let agent = stage.agent().await;
+    agent.sees("web", "running", is_running).await;
+    let pid = pid_in(&file).await;
+    let mut second = script("web", "sleep 1000");
+    second["metadata"]["uid"] = json!("uid-second");
+    stage.put(&ResourceType::Pod, &second).await;
+    agent.sees("web", "replaced", |pod| pod.uid.as_str() == "uid-second" && is_running(pod)).await;
+    assert!(!is_alive(pid));
+    assert!(!stage.dir.path().join("logs/shop_web_uid-web").exists());
+    stage.remove(&ResourceType::Pod, "web").await;
+    agent.misses("web").await;
+}
+
+/// The only state of a container under the root of the runtime.
+fn find_state(root: &Path) -> std::path::PathBuf {
+    let sandbox = fs::read_dir(root).unwrap().next().unwrap().unwrap().path();
+    sandbox.join("main/0.json")
+}
