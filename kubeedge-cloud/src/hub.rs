@@ -1,3 +1,179 @@
 //! CloudHub: the end of the channel in the cloud.
+//!
+//! [`bootstrap`] is the HTTPS port, where a node gets its certificate. [`Hub`] is the WebSocket port: it accepts nodes
+//! that prove who they are, keeps a [`Session`](kubeedge_core::session::Session) with each, sends what is left for them
+//! with [`HubHandle::send`], and passes what they send to [`Uplinks`].
+//!
+//! One node cannot delay another: each connection is one future with bounded queues, and what it does not take waits in
+//! its own [`DownlinkQueue`], where a newer version of an object replaces an older one.
+//!
+//! Upstream: `cloud/pkg/cloudhub` (v1.21 to v1.23).
 
 pub mod bootstrap;
+mod connection;
+mod downlink;
+mod handshake;
+mod lanes;
+mod listener;
+mod registry;
+mod uplink;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use kubeedge_core::{
+    names::{NodeName, SharedClock},
+    session::{Keepalive, SessionConfig},
+};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    downlink::{Downlink, DownlinkQueue, ObjectChange, ObjectEvent, QueueFull},
+    registry::{CloseReason, HubHandle, NotConnected, SessionNumber},
+    uplink::{Destination, FromNode, UplinkRouter, Uplinks},
+};
+
+/// Limits and times of a hub.
+#[derive(Clone, Debug)]
+pub struct HubConfig {
+    session: SessionConfig,
+    node_limit: usize,
+    message_limit: usize,
+    requests: usize,
+    write_timeout: Duration,
+    handshake_timeout: Duration,
+    farewell: Duration,
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        Self {
+            // Answers and notices that wait to be written; what is beyond waits in the lanes and in the mailbox.
+            session: SessionConfig::cloud().queue(32),
+            node_limit: 500,
+            message_limit: 16 * 1024 * 1024,
+            requests: 64,
+            write_timeout: Duration::from_secs(15),
+            handshake_timeout: Duration::from_secs(10),
+            farewell: Duration::from_secs(1),
+        }
+    }
+}
+
+impl HubConfig {
+    /// Longest time without a keepalive of the node; default 30 s.
+    pub fn keepalive(mut self, within: Duration) -> Self {
+        self.session = self.session.keepalive(Keepalive::Expect { within });
+        self
+    }
+
+    /// Times of acknowledgements; default 5 sends, 5 s apart.
+    pub fn resend(mut self, after: Duration, sends: u32) -> Self {
+        self.session = self.session.resend(after).sends(sends);
+        self
+    }
+
+    /// Most nodes at a time; default 500. Others are answered 503.
+    pub fn node_limit(mut self, nodes: usize) -> Self {
+        self.node_limit = nodes;
+        self
+    }
+
+    /// Longest message of a node in bytes; default 16 MiB. A longer one ends the session.
+    pub fn message_limit(mut self, bytes: usize) -> Self {
+        self.message_limit = bytes;
+        self
+    }
+
+    /// Most requests of one node in progress; default 64. Then no more is read from it.
+    pub fn requests(mut self, requests: usize) -> Self {
+        self.requests = requests.max(1);
+        self
+    }
+
+    /// Longest time for a node to take a frame; default 15 s.
+    pub fn write_timeout(mut self, within: Duration) -> Self {
+        self.write_timeout = within;
+        self
+    }
+
+    /// Longest time for the handshakes of TLS and WebSocket together; default 10 s.
+    pub fn handshake_timeout(mut self, within: Duration) -> Self {
+        self.handshake_timeout = within;
+        self
+    }
+
+    /// Longest time for all sessions to close at the end; default 1 s.
+    pub fn farewell(mut self, within: Duration) -> Self {
+        self.farewell = within;
+        self
+    }
+}
+
+/// Learns what nodes have acknowledged. Called from within connections, so it must not block.
+pub trait Deliveries: Send + Sync + 'static {
+    /// `node` has acknowledged `change`.
+    fn delivered(&self, node: &NodeName, change: &ObjectChange);
+}
+
+/// Forgets what was acknowledged.
+impl Deliveries for () {
+    fn delivered(&self, _: &NodeName, _: &ObjectChange) {}
+}
+
+/// What all connections share.
+struct HubParts {
+    config: HubConfig,
+    handle: HubHandle,
+    uplinks: Uplinks,
+    deliveries: Arc<dyn Deliveries>,
+    clock: SharedClock,
+}
+
+/// The WebSocket port. Nothing happens until [`serve`](Self::serve) runs.
+#[must_use = "nothing is served unless it runs"]
+pub struct Hub {
+    config: HubConfig,
+    handle: HubHandle,
+    deliveries: Arc<dyn Deliveries>,
+    clock: SharedClock,
+}
+
+impl Hub {
+    /// A hub; `clock` gives the timestamps of messages.
+    pub fn new(config: HubConfig, clock: SharedClock) -> Self {
+        let handle = HubHandle::new(config.node_limit);
+        Self { config, handle, deliveries: Arc::new(()), clock }
+    }
+
+    /// Tells `deliveries` what nodes acknowledge.
+    pub fn deliveries(mut self, deliveries: Arc<dyn Deliveries>) -> Self {
+        self.deliveries = deliveries;
+        self
+    }
+
+    /// The handle to it, which may be handed out before it runs.
+    pub fn handle(&self) -> HubHandle {
+        self.handle.clone()
+    }
+
+    /// Accepts nodes on `listener` and passes what they send to `uplinks`, until `shutdown`; then says farewell to all.
+    ///
+    /// `tls` has to require and verify a client certificate, as [`websocket_config`](crate::pki::websocket_config) does.
+    /// Its node, and no other, may be in the header `Node_id` of the handshake.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all sessions without a farewell.
+    pub async fn serve(self, listener: TcpListener, tls: Arc<ServerConfig>, uplinks: Uplinks, shutdown: CancellationToken) {
+        let Self { config, handle, deliveries, clock } = self;
+        let parts = HubParts { config, handle, uplinks, deliveries, clock };
+        listener::serve(listener, tls, Arc::new(parts), shutdown).await;
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("config", &self.config).field("handle", &self.handle).finish_non_exhaustive()
+    }
+}

@@ -128,6 +128,17 @@ pub enum Precondition {
     Unchanged(Revision),
 }
 
+impl Precondition {
+    /// Whether it holds for a record that has the revision `found`, or for one that is not there.
+    pub fn holds(&self, found: Option<Revision>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Absent => found.is_none(),
+            Self::Unchanged(revision) => found == Some(*revision),
+        }
+    }
+}
+
 /// One write of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -136,6 +147,23 @@ pub enum MetaWrite {
     Put(Record, Precondition),
     /// Removes a record; fine if it is not there, except under [`Precondition::Unchanged`].
     Delete(MetaKey, Precondition),
+}
+
+impl MetaWrite {
+    /// The record that it is about.
+    pub fn key(&self) -> &MetaKey {
+        match self {
+            Self::Put(record, _) => &record.key,
+            Self::Delete(key, _) => key,
+        }
+    }
+
+    /// What must hold for it.
+    pub fn only_if(&self) -> &Precondition {
+        match self {
+            Self::Put(_, only_if) | Self::Delete(_, only_if) => only_if,
+        }
+    }
 }
 
 /// Which records a list or a watch is about.

@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    meta::{MetaError, MetaEvent, MetaKey, MetaStore, MetaWrite, Precondition, Record, Revision, Selector},
+    meta::{MetaError, MetaEvent, MetaKey, MetaStore, MetaWrite, Record, Revision, Selector},
     service::Subscription,
 };
 
@@ -69,18 +69,6 @@ fn selected(select: &Selector, event: &MetaEvent) -> bool {
     }
 }
 
-impl State {
-    fn check(&self, key: &MetaKey, only_if: &Precondition) -> Result<(), MetaError> {
-        let found = self.records.get(key);
-        let holds = match only_if {
-            Precondition::Always => true,
-            Precondition::Absent => found.is_none(),
-            Precondition::Unchanged(revision) => found.is_some_and(|found| found.revision == *revision),
-        };
-        if holds { Ok(()) } else { Err(MetaError::Conflict { key: key.clone() }) }
-    }
-}
-
 #[async_trait]
 impl MetaStore for MemoryStore {
     async fn get(&self, key: MetaKey) -> Result<Option<Record>, MetaError> {
@@ -97,9 +85,9 @@ impl MetaStore for MemoryStore {
             return Err(MetaError::Failed("commits are told to fail".into()));
         }
         for write in &writes {
-            match write {
-                MetaWrite::Put(record, only_if) => state.check(&record.key, only_if)?,
-                MetaWrite::Delete(key, only_if) => state.check(key, only_if)?,
+            let found = state.records.get(write.key()).map(|record| record.revision);
+            if !write.only_if().holds(found) {
+                return Err(MetaError::Conflict { key: write.key().clone() });
             }
         }
         state.revision.0 += 1;

@@ -88,7 +88,7 @@ impl EdgeCore {
     pub fn from_config(config: &EdgeCoreConfig) -> Result<Self, ConfigError> {
         validate::check(config)?;
         Ok(Self {
-            node: node_name(config),
+            node: node_name(config)?,
             config: config.clone(),
             clock: Arc::new(SystemClock),
             token_file: Some(TOKEN_FILE.into()),
@@ -367,11 +367,12 @@ async fn read(path: &str) -> Result<Vec<u8>, StartError> {
 }
 
 /// As configured, else as the machine is called, else as upstream calls the nameless.
-fn node_name(config: &EdgeCoreConfig) -> NodeName {
+fn node_name(config: &EdgeCoreConfig) -> Result<NodeName, ConfigError> {
     let machine = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
     let given = &config.modules.edged.hostname_override;
     let mut names = [given.as_str(), machine.as_str(), "default-edge-node"].into_iter();
-    names.find_map(|name| NodeName::new(name).ok()).unwrap_or_else(|| unreachable_name())
+    let found = names.find_map(|name| NodeName::new(name).ok());
+    found.ok_or_else(|| ConfigError::value("modules.edged.hostnameOverride", given, "it must be the name of a node"))
 }
 
 /// Address of this machine on the way to the cloud. Nothing is sent: connecting a UDP socket only looks at the routes.

@@ -7,7 +7,7 @@ pub(crate) struct Causes<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)?;
+        write!(f, "{}", self.0)?;
         let mut source = self.0.source();
         while let Some(cause) = source {
             write!(f, ": {cause}")?;

@@ -107,8 +107,8 @@ pub(crate) struct Input<'a> {
 enum Need {
     /// It runs as it should.
     Nothing,
-    /// It has run, and that was it; whether it went well.
-    Done { well: bool },
+    /// It has run, and that was it.
+    Done,
     /// It has to be started now.
     Start(Action),
     /// It has to be started later.
@@ -190,8 +190,13 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
     }
     let regular: Vec<(&Container, Need)> =
         spec.containers.iter().map(|container| (container, need(input, container, policy, plan))).collect();
-    if regular.iter().all(|(_, need)| matches!(need, Need::Done { .. })) {
+    if regular.iter().all(|(_, need)| matches!(need, Need::Done)) {
         plan.crash_loops.clear();
+        return end(input, grace_of(input.pod), plan);
+    }
+    let inits = spec.init_containers.as_deref().unwrap_or_default();
+    if policy == "Never" && inits.iter().any(|init| !is_sidecar(init) && has_failed(input, init)) {
+        forget(&regular, plan);
         return end(input, grace_of(input.pod), plan);
     }
     let Some(sandbox) = sandbox else {
@@ -200,7 +205,6 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
         plan.actions.push(Action::CreateSandbox { attempt });
         return;
     };
-    let inits = spec.init_containers.as_deref().unwrap_or_default();
     let initialised = spec.containers.iter().any(|c| input.observed.newest(&c.name).is_some_and(&in_sandbox));
     for init in inits {
         let sidecar = is_sidecar(init);
@@ -217,11 +221,7 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
         match need {
             Need::Nothing if sidecar => {}
             Need::Nothing => return forget(&regular, plan),
-            Need::Done { well: true } => {}
-            Need::Done { well: false } => {
-                forget(&regular, plan);
-                return end(input, grace_of(input.pod), plan);
-            }
+            Need::Done => {}
             Need::Start(action) | Need::First(action) => {
                 plan.actions.push(action);
                 return forget(&regular, plan);
@@ -239,6 +239,11 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
     tidy(input, sandbox, plan);
 }
 
+fn has_failed(input: &Input<'_>, container: &Container) -> bool {
+    let newest = input.observed.newest(&container.name);
+    newest.is_some_and(|newest| matches!(&newest.state, ContainerState::Exited { exit, .. } if exit.code != 0))
+}
+
 /// Regular containers that have not had their turn are in no crash loop.
 fn forget(regular: &[(&Container, Need)], plan: &mut Plan) {
     for (container, _) in regular {
@@ -249,7 +254,7 @@ fn forget(regular: &[(&Container, Need)], plan: &mut Plan) {
 fn need(input: &Input<'_>, container: &Container, policy: &str, plan: &mut Plan) -> Need {
     let Some(newest) = input.observed.newest(&container.name) else {
         return match lost(input, &container.name) {
-            Some(_) if policy == "Never" => Need::Done { well: false },
+            Some(_) if policy == "Never" => Need::Done,
             _ => start_or_wait(input, container, None, plan),
         };
     };
@@ -263,7 +268,7 @@ fn need(input: &Input<'_>, container: &Container, policy: &str, plan: &mut Plan)
         ContainerState::Exited { .. } if changed => start_or_wait(input, container, None, plan),
         ContainerState::Exited { exit, .. } => {
             if policy == "Never" || (policy == "OnFailure" && exit.code == 0) {
-                return Need::Done { well: exit.code == 0 };
+                return Need::Done;
             }
             let Some(finished_at) = exit.finished_at else { return start_or_wait(input, container, None, plan) };
             if let Some(left) = input.memory.back_off.left(&container.name, finished_at, input.now) {

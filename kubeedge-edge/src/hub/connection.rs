@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{Sink as _, Stream as _, future::BoxFuture};
 use kubeedge_core::{
     message::Message,
     names::SharedClock,

@@ -8,7 +8,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use kubeedge_core::{
     meta::{MetaError, MetaEvent, MetaKey, MetaStore, MetaWrite, Record, Revision, Selector},
-    service::{Subscription, WatchSlots},
+    service::{BoxError, Subscription, WatchSlots},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -52,7 +52,7 @@ impl SqliteStore {
     pub fn open_with(options: SqliteOptions) -> Result<Self, SqliteError> {
         let (commands, queue) = mpsc::channel(QUEUE);
         let path = options.path.clone();
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| SqliteError::Failed { path, source };
+        let failed = |source: BoxError| SqliteError::Failed { path: path.clone(), source };
         let (opened, outcome) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new()
             .name("kubeedge-meta".into())

@@ -141,20 +141,6 @@ impl Shared {
         spec: Option<BTreeMap<PropertyName, SpecProperty>>,
     ) -> Result<bool, TwinError> {
         let mut cell = self.lock_or_create(id).await?;
-        let admitted = self.admit_locked(id, &mut cell, description, spec).await;
-        if admitted.is_err() && !cell.present && !cell.uncertain {
-            self.cells.discard(id, &mut cell);
-        }
-        admitted
-    }
-
-    async fn admit_locked(
-        &self,
-        id: &DeviceId,
-        cell: &mut Cell,
-        description: Option<&str>,
-        spec: Option<BTreeMap<PropertyName, SpecProperty>>,
-    ) -> Result<bool, TwinError> {
         let now = self.clock.now();
         let has_object = cell.device.has_object || spec.is_some();
         let description = description.unwrap_or(&cell.device.description).to_owned();
@@ -170,7 +156,7 @@ impl Shared {
         }
         let Reduced { twin, changed, written, document, delta, tell_twin, tell_state, .. } = reduced;
         let next = Some(Device { description, has_object, twin: twin.into_owned() });
-        let state = self.settle(id, cell, Effects { next, tell_twin, tell_state }, now).await?;
+        let state = self.settle(id, &mut cell, Effects { next, tell_twin, tell_state }, now).await?;
         cell.present = true;
         if is_new {
             self.announce(id, &cell.device.description);

@@ -14,7 +14,7 @@ pub(super) type CellLock = Arc<tokio::sync::Mutex<Cell>>;
 
 #[derive(Debug, Default)]
 pub(super) struct Cell {
-    /// The device is on the node: there is a record of it.
+    /// The device is on the node: there is a record of it. Without one, the cell is a place for the next attempt.
     pub(super) present: bool,
     /// This cell is no longer the one in the map: look there again.
     pub(super) gone: bool,

@@ -183,6 +183,33 @@ async fn writers_of_one_device_do_not_lose_each_others_changes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_of_a_device_are_answered_in_their_order() {
+    let mut rig = Rig::new().await;
+    let ids = ["default/one", "default/two"];
+    for id in ids {
+        rig.twins.set_device(device(&id.parse().unwrap(), None), "").await.unwrap();
+        rig.next().await;
+    }
+    for round in 0..40 {
+        for id in ids {
+            let update =
+                format!(r#"{{"event_id":"{round}","twin":{{"temperature":{{"actual":{{"value":"{round}"}}}}}}}}"#);
+            rig.publish(&format!("$hw/events/device/{id}/twin/update"), update).await;
+        }
+    }
+    let mut seen = [0, 0];
+    while seen != [80, 80] {
+        let (topic, body) = rig.next().await;
+        let of = usize::from(topic.contains("/two/"));
+        let kind = if seen[of] % 2 == 0 { "result" } else { "document" };
+        assert!(topic.ends_with(kind), "{topic}");
+        assert_eq!(body["event_id"], (seen[of] / 2).to_string());
+        seen[of] += 1;
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn stopping_publishes_what_was_begun() {
     let mut rig = Rig::new().await;
     rig.twins.set_device(device(&boiler(), None), "").await.unwrap();

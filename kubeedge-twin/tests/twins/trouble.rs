@@ -56,11 +56,12 @@ async fn a_failed_commit_changes_nothing_and_tells_the_caller() {
     rig.stop().await;
 }
 
-/// A store that commits and then never says so, as long as it is told to.
+/// A store that commits and then says so never, or too late, as long as it is told to.
 #[derive(Clone)]
 struct Silent {
     store: MemoryStore,
     silent: Arc<AtomicBool>,
+    late: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -78,6 +79,9 @@ impl MetaStore for Silent {
         if self.silent.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
+        if self.late.load(Ordering::SeqCst) {
+            return Err(MetaError::TimedOut);
+        }
         Ok(revision)
     }
 
@@ -89,7 +93,7 @@ impl MetaStore for Silent {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_leaves_a_whole_twin() {
     let silent = Arc::new(AtomicBool::new(false));
-    let disk = Silent { store: MemoryStore::new(), silent: Arc::clone(&silent) };
+    let disk = Silent { store: MemoryStore::new(), silent: Arc::clone(&silent), late: Arc::default() };
     let rig = Rig::over(disk, MemoryBus::new(256)).await;
     rig.twins.set_device(device(&boiler(), None), "").await.unwrap();
     let mut watch = rig.twins.watch(kubeedge_core::twin::DeviceSelector::All).await.unwrap();
@@ -105,6 +109,29 @@ async fn a_caller_that_goes_away_leaves_a_whole_twin() {
     rig.twins.report(boiler(), patch("temperature", "21")).await.unwrap();
     let told = rig.told("twin/default/boiler").await;
     assert_eq!(told["twin"]["temperature"]["actual_version"]["edge"], 2);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_whose_answer_was_late_counts() {
+    let late = Arc::new(AtomicBool::new(false));
+    let disk = Silent { store: MemoryStore::new(), silent: Arc::default(), late: Arc::clone(&late) };
+    let rig = Rig::over(disk, MemoryBus::new(256)).await;
+    rig.twins.set_device(device(&boiler(), None), "").await.unwrap();
+    late.store(true, Ordering::SeqCst);
+    let reported = rig.twins.report(boiler(), patch("temperature", "20")).await;
+    assert!(matches!(reported, Err(TwinError::TimedOut)), "{reported:?}");
+    late.store(false, Ordering::SeqCst);
+    rig.twins.report(boiler(), patch("temperature", "21")).await.unwrap();
+    let told = rig.told("twin/default/boiler").await;
+    assert_eq!(told["twin"]["temperature"]["actual_version"]["edge"], 2);
+
+    late.store(true, Ordering::SeqCst);
+    assert!(rig.twins.remove_device(boiler()).await.is_err());
+    late.store(false, Ordering::SeqCst);
+    assert!(rig.twins.devices().await.unwrap().is_empty(), "it was removed");
+    rig.twins.set_device(device(&boiler(), None), "").await.unwrap();
+    assert!(rig.twins.get(boiler()).await.unwrap().properties.is_empty(), "and starts anew");
     rig.stop().await;
 }
 

@@ -37,6 +37,14 @@ pub(super) fn find_by_env(name: &str, value: &str) -> Option<(i32, u64)> {
     })
 }
 
+/// Resolves when the process of that descriptor has ended: it is readable from then on.
+async fn readable(descriptor: &OwnedFd) -> io::Result<()> {
+    let descriptor = descriptor.try_clone()?;
+    #[expect(deprecated, reason = "the other constructor is unsafe; an OwnedFd keeps its descriptor, as both demand")]
+    let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE)?;
+    descriptor.readable().await.map(drop)
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -87,15 +95,10 @@ impl Watched {
 
     /// Resolves when the process has ended. It is not reaped yet.
     pub(super) async fn ended(&mut self) {
-        if let Some(descriptor) = &self.descriptor {
-            // A descriptor of a process is readable from its end on.
-            let readable = match AsyncFd::register_with_interest(descriptor.as_fd(), Interest::READABLE) {
-                Ok(descriptor) => descriptor.readable().await.map(drop),
-                Err(error) => Err(io::Error::from(error)),
-            };
-            if readable.is_ok() {
-                return;
-            }
+        if let Some(descriptor) = &self.descriptor
+            && readable(descriptor).await.is_ok()
+        {
+            return;
         }
         while self.is_running() {
             tokio::time::sleep(POLL).await;

@@ -45,7 +45,7 @@ fn a_registration_has_the_shape_of_the_recorded_one() {
             }
             (want, have) => {
                 assert_eq!(std::mem::discriminant(want), std::mem::discriminant(have), "{path}");
-                let same = ["type", "address", "Port", "memory", "pods", "cpu", "ephemeral-storage", "lastHeartbeatTime"];
+                let same = ["type", "address", "Port", "memory", "pods", "cpu", "capacity.ephemeral-storage", "lastHeartbeatTime"];
                 if same.iter().any(|key| path.ends_with(key)) {
                     assert_eq!(want, have, "{path}");
                 }
