@@ -39,6 +39,7 @@ mod kubeconfig;
 mod lifecycle;
 mod openapi;
 mod patch;
+mod protobuf;
 mod registry;
 mod reply;
 mod request;

@@ -10,7 +10,7 @@ use super::{
     registry::{Resource, Strategy},
     reply::Reply,
     request::{Form, Path, form},
-    schema::Schema,
+    schema::TypeTable,
     service::ApiRequest,
     status::ApiError,
     store::{Key, Object, Store},
@@ -34,8 +34,7 @@ use view::View;
 struct Call {
     store: Store,
     view: View,
-    /// The schema of every object's metadata.
-    metadata: Arc<Schema>,
+    types: Arc<TypeTable>,
     namespace: Option<String>,
     name: Option<String>,
     request: ApiRequest,
@@ -60,7 +59,7 @@ pub(crate) async fn handle(store: &Store, path: &Path, request: ApiRequest) -> R
             clock: store.clock().clone(),
         },
         store: store.clone(),
-        metadata: registry.metadata().clone(),
+        types: registry.types().clone(),
         namespace: path.namespace.clone(),
         name: path.name.clone(),
         request,
@@ -109,6 +108,11 @@ impl Call {
             Method::PATCH => patch::patch(self, part).await,
             _ => Err(self.not_allowed()),
         }
+    }
+
+    /// The body, which is an object of this resource.
+    fn body(&self) -> Result<Value, ApiError> {
+        body::object(&self.request, (!self.resource().is_custom()).then(|| self.target().schema()).as_deref())
     }
 
     fn not_allowed(&self) -> ApiError {

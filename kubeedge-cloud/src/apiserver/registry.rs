@@ -155,7 +155,7 @@ pub(crate) struct Group {
 pub(crate) struct Registry {
     /// Tells one state of the registry from another.
     revision: u64,
-    metadata: Arc<Schema>,
+    types: Arc<TypeTable>,
     resources: HashMap<(String, String), Arc<Resource>>,
     kinds: HashMap<(String, String), Arc<Resource>>,
 }
@@ -164,8 +164,9 @@ impl Registry {
     /// The resources that are always there.
     pub(crate) fn builtin() -> Self {
         let types = TypeTable::load();
-        let mut registry = Self { metadata: types.schema("ObjectMeta"), ..Self::default() };
-        for resource in builtin::resources(&types) {
+        let resources = builtin::resources(&types);
+        let mut registry = Self { types: Arc::new(types), ..Self::default() };
+        for resource in resources {
             registry.insert(resource);
         }
         registry
@@ -174,8 +175,9 @@ impl Registry {
     /// This registry and the resources of these definitions. A name that is taken is not served.
     pub(crate) fn with_definitions<'a>(&self, definitions: impl Iterator<Item = &'a Value>, revision: u64) -> Self {
         let mut registry = Self { revision, ..self.clone() };
+        let metadata = self.types.schema("ObjectMeta");
         for definition in definitions {
-            if let Ok(resource) = resource_of(definition, &self.metadata)
+            if let Ok(resource) = resource_of(definition, &metadata)
                 && !registry.kinds.contains_key(&(resource.group.clone(), resource.kind.clone()))
             {
                 registry.insert(resource);
@@ -188,9 +190,9 @@ impl Registry {
         self.revision
     }
 
-    /// The schema of every object's metadata.
-    pub(crate) fn metadata(&self) -> &Arc<Schema> {
-        &self.metadata
+    /// The built-in types.
+    pub(crate) fn types(&self) -> &Arc<TypeTable> {
+        &self.types
     }
 
     fn insert(&mut self, resource: Resource) {

@@ -87,6 +87,18 @@ pub(crate) struct Schema {
     pub(crate) atomic: bool,
     pub(crate) description: Option<String>,
     pub(crate) rules: Option<Box<Rules>>,
+    /// Where the fields of a built-in type are in protobuf.
+    pub(crate) wire: Vec<WireField>,
+}
+
+/// The place of a field in protobuf.
+#[derive(Debug)]
+pub(crate) struct WireField {
+    pub(crate) name: String,
+    /// Its number, after those of the messages in which it is embedded.
+    pub(crate) path: Vec<u32>,
+    /// Whether a zero says something.
+    pub(crate) significant: bool,
 }
 
 impl Schema {

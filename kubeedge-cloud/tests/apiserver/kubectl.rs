@@ -149,7 +149,7 @@ status:
 #[tokio::test(flavor = "multi_thread")]
 async fn it_creates_shows_and_deletes() {
     let cluster = Cluster::start().await;
-    cluster.kubectl(&["create", "namespace", "site","-v=9"]).await;
+    cluster.kubectl(&["create", "namespace", "site"]).await;
     cluster.kubectl(&["create", "configmap", "settings", "--from-literal=k=v", "-n", "site"]).await;
     cluster.kubectl(&["create", "secret", "generic", "token", "--from-literal=t=secret"]).await;
     cluster.feed(&["create", "-f", "-"], NODE).await;
@@ -217,9 +217,9 @@ async fn it_applies_on_the_server() {
     cluster.feed(&force, &theirs).await;
     assert_eq!(cluster.kubectl(&["get", "cm", "m", "-o", "jsonpath={.data}"]).await, r#"{"a":"9"}"#);
     cluster.feed(&apply, POD).await;
-    cluster.feed(&apply, &POD.replace("labels: {app: web}", "labels: {x: y}").replace("busybox:1", "busybox:3")).await;
+    cluster.feed(&apply, &POD.replace("labels: {app: web}", "labels: {x: why}").replace("busybox:1", "busybox:3")).await;
     let shown = cluster.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.containers[*].image} {.metadata.labels}"]).await;
-    assert_eq!(shown, r#"busybox:3 side:1 {"x":"y"}"#);
+    assert_eq!(shown, r#"busybox:3 side:1 {"x":"why"}"#);
     // What was applied by the client goes over to the server.
     cluster.feed(&["apply", "-f", "-"], &map.replace("name: m", "name: n")).await;
     cluster.feed(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &map.replace("name: m", "name: n").replace("'1'", "'5'")).await;

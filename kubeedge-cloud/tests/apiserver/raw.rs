@@ -49,7 +49,8 @@ async fn errors_are_statuses() {
 
     assert_eq!(get(&api, "/apis/none/v1/things").await.body["reason"], "NotFound");
     assert_eq!(call(&api, "DELETE", "/api/v1/namespaces", "", "").await.status, 405);
-    assert_eq!(call(&api, "POST", PODS, "application/vnd.kubernetes.protobuf", "x").await.status, 415);
+    assert_eq!(call(&api, "POST", PODS, "application/vnd.kubernetes.protobuf", "x").await.status, 400);
+    assert_eq!(call(&api, "POST", PODS, "text/html", "x").await.status, 415);
     assert_eq!(call(&api, "POST", PODS, "application/json", "{").await.status, 400);
     assert_eq!(call(&api, "POST", PODS, "application/json", vec![b' '; BODY_LIMIT + 1]).await.status, 413);
     assert_eq!(get(&api, "/api/v1/pods?labelSelector=a%20is%20b").await.status, 400);

@@ -58,14 +58,14 @@ async fn a_failed_commit_changes_nothing_and_tells_the_caller() {
 
 /// A store that commits and then says so never, or too late, as long as it is told to.
 #[derive(Clone)]
-struct Silent {
+struct Unsure {
     store: MemoryStore,
     silent: Arc<AtomicBool>,
     late: Arc<AtomicBool>,
 }
 
 #[async_trait]
-impl MetaStore for Silent {
+impl MetaStore for Unsure {
     async fn get(&self, key: MetaKey) -> Result<Option<Record>, MetaError> {
         self.store.get(key).await
     }
@@ -93,7 +93,7 @@ impl MetaStore for Silent {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_leaves_a_whole_twin() {
     let silent = Arc::new(AtomicBool::new(false));
-    let disk = Silent { store: MemoryStore::new(), silent: Arc::clone(&silent), late: Arc::default() };
+    let disk = Unsure { store: MemoryStore::new(), silent: Arc::clone(&silent), late: Arc::default() };
     let rig = Rig::over(disk, MemoryBus::new(256)).await;
     rig.twins.set_device(device(&boiler(), None), "").await.unwrap();
     let mut watch = rig.twins.watch(kubeedge_core::twin::DeviceSelector::All).await.unwrap();
@@ -115,7 +115,7 @@ async fn a_caller_that_goes_away_leaves_a_whole_twin() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_whose_answer_was_late_counts() {
     let late = Arc::new(AtomicBool::new(false));
-    let disk = Silent { store: MemoryStore::new(), silent: Arc::default(), late: Arc::clone(&late) };
+    let disk = Unsure { store: MemoryStore::new(), silent: Arc::default(), late: Arc::clone(&late) };
     let rig = Rig::over(disk, MemoryBus::new(256)).await;
     rig.twins.set_device(device(&boiler(), None), "").await.unwrap();
     late.store(true, Ordering::SeqCst);

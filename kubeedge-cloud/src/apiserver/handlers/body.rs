@@ -2,16 +2,21 @@
 
 use serde_json::Value;
 
-use crate::apiserver::{service::ApiRequest, status::ApiError};
+use crate::apiserver::{protobuf, schema::Schema, service::ApiRequest, status::ApiError};
 
 const ACCEPTED: &str = "application/json, application/yaml";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
-/// Reads the object in a body.
-pub(super) fn object(request: &ApiRequest) -> Result<Value, ApiError> {
-    match request.content_type() {
+/// Reads the object in a body. Built-in kinds, whose schema is given, may come as protobuf too.
+pub(super) fn object(request: &ApiRequest, builtin: Option<&Schema>) -> Result<Value, ApiError> {
+    match (request.content_type(), builtin) {
         // Without a type, JSON is meant.
-        "" | "application/json" | "*/*" => json(&request.body),
-        "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(&request.body),
+        ("" | "application/json" | "*/*", _) => json(&request.body),
+        ("application/yaml" | "text/yaml" | "application/x-yaml", _) => yaml(&request.body),
+        (PROTOBUF, Some(schema)) if !schema.wire.is_empty() => {
+            let bad = |why| ApiError::bad_request(format!("couldn't parse the body as protobuf: {why}"));
+            protobuf::decode(schema, &request.body).map_err(bad)
+        }
         _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
     }
 }

@@ -13,7 +13,11 @@ use crate::apiserver::{
 
 fn options(call: &Call) -> Result<(DeleteOptions, bool), ApiError> {
     let query = &call.request.query;
-    let body = if call.request.body.is_empty() { Value::Null } else { body::object(&call.request)? };
+    let body = if call.request.body.is_empty() {
+        Value::Null
+    } else {
+        body::object(&call.request, Some(&call.types.schema("DeleteOptions")))?
+    };
     let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str);
     let grace = match body["gracePeriodSeconds"].as_i64() {
         Some(seconds) => Some(seconds),

@@ -65,7 +65,7 @@ pub(super) async fn patch(call: Call, part: Part) -> Result<Reply, ApiError> {
     let work = Work {
         target: call.target().clone(),
         key: call.key(),
-        metadata: call.metadata.clone(),
+        metadata: call.types.schema("ObjectMeta"),
         validation: call.request.query.field_validation()?,
         manager: call.request.field_manager(),
         part,

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, body};
+use super::Call;
 use crate::apiserver::{
     lifecycle::metadata,
     reply::Reply,
@@ -14,7 +14,7 @@ use crate::apiserver::{
 
 /// Answers a review. Whoever gets here is the administrator, who may do everything.
 pub(super) fn review(call: &Call) -> Result<Reply, ApiError> {
-    let mut review = body::object(&call.request)?;
+    let mut review = call.body()?;
     call.decode(&mut review)?;
     metadata(&mut review);
     review["status"] = match call.resource().kind.as_str() {

@@ -7,6 +7,7 @@ use super::{Call, body};
 use crate::apiserver::{
     lifecycle::{self, Part, seconds},
     reply::Reply,
+    schema::coerce,
     status::{ApiError, FieldError, Subject},
     store::Key,
     token::{self, Bound},
@@ -22,7 +23,7 @@ pub(super) async fn bind(call: Call) -> Result<Reply, ApiError> {
     if call.request.method != http::Method::POST {
         return Err(call.not_allowed());
     }
-    let binding = body::object(&call.request)?;
+    let binding = body::object(&call.request, Some(&call.types.schema("Binding")))?;
     let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default().to_owned();
     if node.is_empty() {
         let subject = Subject { resource: "Binding".to_owned(), ..call.resource().subject(&call.key().name) };
@@ -60,7 +61,11 @@ pub(super) async fn token(call: &Call) -> Result<Reply, ApiError> {
     if call.request.method != http::Method::POST {
         return Err(call.not_allowed());
     }
-    let mut request = body::object(&call.request)?;
+    let schema = call.types.schema("TokenRequest");
+    let mut request = body::object(&call.request, Some(&schema))?;
+    if let Some(why) = coerce(&schema, &mut request).error {
+        return Err(ApiError::bad_request(format!("the token request cannot be read: {why}")));
+    }
     let key = call.key();
     let state = call.store.state();
     let account = state.get(&call.resource().id, &key);

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Call, body};
+use super::Call;
 use crate::apiserver::{
     lifecycle::{self, Part, decode, metadata},
     patch::track,
@@ -13,7 +13,7 @@ use crate::apiserver::{
 };
 
 pub(super) async fn create(call: Call) -> Result<Reply, ApiError> {
-    let mut object = body::object(&call.request)?;
+    let mut object = call.body()?;
     let warnings = call.decode(&mut object)?;
     let namespace = call.body_namespace(&mut object)?;
     let dry = call.request.query.dry_run()?;
@@ -25,7 +25,7 @@ pub(super) async fn create(call: Call) -> Result<Reply, ApiError> {
 }
 
 pub(super) async fn update(call: Call, part: Part) -> Result<Reply, ApiError> {
-    let mut object = body::object(&call.request)?;
+    let mut object = call.body()?;
     let warnings = call.decode(&mut object)?;
     let namespace = call.body_namespace(&mut object)?;
     let dry = call.request.query.dry_run()?;
@@ -52,7 +52,7 @@ fn has_no_version(object: &Value) -> bool {
 
 impl Call {
     pub(super) fn decode(&self, object: &mut Value) -> Result<Vec<String>, ApiError> {
-        decode(self.target(), &self.metadata, object, self.request.query.field_validation()?)
+        decode(self.target(), &self.types.schema("ObjectMeta"), object, self.request.query.field_validation()?)
     }
 
     /// The namespace of the path, with which that of the body must agree.

@@ -2,11 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Kind, ListType, PatchStrategy, Schema};
+use super::{Kind, ListType, PatchStrategy, Schema, WireField};
 
 const TYPES: &str = include_str!("../registry/types.txt");
 
 /// Schemas of the built-in types by name.
+#[derive(Debug, Default)]
 pub(crate) struct TypeTable {
     types: HashMap<&'static str, Arc<Schema>>,
 }
@@ -49,10 +50,15 @@ impl TypeTable {
         let mut schema = Schema { atomic: source.atomic, ..Schema::of(Kind::Object) };
         for field in &source.fields {
             let mut words = field.split(' ');
-            let (Some(name), Some(kind)) = (words.next(), words.next()) else { continue };
+            let (Some(name), Some(kind), Some(place)) = (words.next(), words.next(), words.next()) else { continue };
             let (name, required) = name.strip_suffix('!').map_or((name, false), |n| (n, true));
             if required {
                 schema.required.push(name.to_owned());
+            }
+            let (path, significant) = place.strip_suffix('*').map_or((place, false), |path| (path, true));
+            let path: Result<Vec<u32>, _> = path.split('.').map(str::parse).collect();
+            if let Ok(path) = path {
+                schema.wire.push(WireField { name: name.to_owned(), path, significant });
             }
             let field = self.parse(kind, words, sources);
             schema.properties.insert(name.to_owned(), field);
@@ -97,7 +103,8 @@ impl TypeTable {
             "number" | "double" => leaf(Kind::Number, None),
             "bool" => leaf(Kind::Boolean, None),
             "bytes" => leaf(Kind::Bytes, Some("byte")),
-            "time" | "microtime" => leaf(Kind::Time, Some("date-time")),
+            "time" => leaf(Kind::Time, Some("date-time")),
+            "microtime" => leaf(Kind::Time, Some("microtime")),
             "quantity" => leaf(Kind::Quantity, None),
             "int-or-string" => leaf(Kind::IntOrString, Some("int-or-string")),
             "any" => Arc::new(Schema { preserve: true, ..Schema::default() }),

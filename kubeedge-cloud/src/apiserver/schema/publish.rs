@@ -25,7 +25,8 @@ pub(crate) fn openapi(schema: &Schema) -> Value {
     }
     for (name, value) in [("format", &schema.format), ("description", &schema.description)] {
         if let Some(value) = value.as_ref().filter(|_| schema.kind != Kind::IntOrString || name != "format") {
-            out.insert(name.to_owned(), value.as_str().into());
+            let value = if value == "microtime" { "date-time" } else { value };
+            out.insert(name.to_owned(), value.into());
         }
     }
     for (name, set) in [("nullable", schema.nullable), ("x-kubernetes-preserve-unknown-fields", schema.preserve)] {

@@ -1,0 +1,13 @@
+//! The hub over links in memory, under a clock that tests move, and the WebSocket over real sockets.
+#![allow(clippy::unwrap_used)]
+
+#[path = "hub/cloud.rs"]
+mod cloud;
+#[path = "hub/dispatch.rs"]
+mod dispatch;
+#[path = "hub/link.rs"]
+mod link;
+#[path = "hub/outbox.rs"]
+mod outbox;
+#[path = "hub/websocket.rs"]
+mod websocket;
