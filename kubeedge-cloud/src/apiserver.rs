@@ -2,8 +2,10 @@
 //!
 //! An HTTP service over SQLite that kubectl and kube clients cannot tell from the real one for the resources it serves:
 //! pods, nodes, config maps, secrets and their kin, leases, custom resources with their schemas. It takes the place of
-//! a cluster in the quickstart, in tests, and at a site that stands alone. There is no scheduler: a pod without a
-//! node stays pending. There is no access control beyond the administrator's token either.
+//! a cluster in the quickstart, in tests, and at a site that stands alone. Beyond the API there is what keeps
+//! its objects consistent: owners and their dependents, namespaces, definitions, the end of events. There is no
+//! scheduler (a pod without a node stays pending), no access control beyond the administrator's token, no conversion
+//! webhook, and rules in CEL (`x-kubernetes-validations`) are kept but not evaluated.
 //!
 //! - [`EmbeddedApi`]: the handle; [`EmbeddedApi::client`] for use in process, [`EmbeddedApi::serve`] for HTTPS.
 //! - [`ApiService`]: the API as a tower service.

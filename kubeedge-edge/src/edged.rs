@@ -30,7 +30,6 @@ use std::path::PathBuf;
 use kubeedge_core::names::{Namespace, ObjectName};
 use tokio::sync::watch;
 
-use self::{pod::log_dir, report::PodKey, snapshot::Snapshots};
 pub use self::{
     config::{EdgedConfig, KUBELET_VERSION},
     driver::EdgedDriver,
@@ -41,6 +40,7 @@ pub use self::{
     },
     snapshot::{ContainerSnapshot, PodSnapshot},
 };
+use self::{pod::log_dir, report::PodKey, snapshot::Snapshots};
 
 /// Tells about the pods of the node. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -52,7 +52,7 @@ fn base(group: &str, version: &str) -> String {
 
 pub(crate) fn core_versions(registry: &Registry, form: Form) -> Reply {
     if form == Form::Aggregated {
-        return aggregated(registry, |group| group.is_empty());
+        return aggregated(registry, str::is_empty);
     }
     let value = json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []});
     Reply::json(StatusCode::OK, &value)
@@ -93,9 +93,7 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Resu
     }
     let mut list = Vec::new();
     for resource in served {
-        let entry = |name: &str, kind: &str, verbs: &[&str]| {
-            json!({"name": name, "singularName": "", "namespaced": resource.namespaced, "kind": kind, "verbs": verbs})
-        };
+        let entry = |name: &str, kind: &str, verbs: &[&str]| json!({"name": name, "singularName": "", "namespaced": resource.namespaced, "kind": kind, "verbs": verbs});
         let mut main = entry(&resource.plural, &resource.kind, resource.verbs());
         main["singularName"] = resource.singular.as_str().into();
         for (key, names) in [("shortNames", &resource.short_names), ("categories", &resource.categories)] {
@@ -114,10 +112,7 @@ pub(crate) fn resources(registry: &Registry, group: &str, version: &str) -> Resu
     Ok(Reply::json(StatusCode::OK, &value))
 }
 
-fn subresources<'a>(
-    resource: &'a Resource,
-    version: &str,
-) -> Vec<(&'static str, &'a str, &'static [&'static str])> {
+fn subresources<'a>(resource: &'a Resource, version: &str) -> Vec<(&'static str, &'a str, &'static [&'static str])> {
     const CHANGE: &[&str] = &["get", "patch", "update"];
     let mut list: Vec<(_, &str, &[&str])> = Vec::new();
     if resource.version(version).is_some_and(|v| v.status) {

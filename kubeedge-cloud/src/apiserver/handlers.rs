@@ -68,7 +68,7 @@ pub(crate) async fn handle(store: &Store, path: &Path, request: ApiRequest) -> R
         return if call.request.method == Method::POST && call.name.is_none() {
             review::review(&call)
         } else {
-            Err(call.not_allowed())
+            Err(not_allowed())
         };
     }
     match path.subresource.as_deref() {
@@ -77,7 +77,7 @@ pub(crate) async fn handle(store: &Store, path: &Path, request: ApiRequest) -> R
         Some("finalize") if resource.strategy == Strategy::Namespace => call.part(Part::Finalize).await,
         Some("approval") if resource.strategy == Strategy::Signing => call.part(Part::Approval).await,
         Some("binding") if resource.strategy == Strategy::Pod => subresource::bind(call).await,
-        Some("token") if resource.strategy == Strategy::ServiceAccount => subresource::token(&call).await,
+        Some("token") if resource.strategy == Strategy::ServiceAccount => subresource::token(&call),
         Some(_) => Err(ApiError::no_such_path()),
     }
 }
@@ -96,7 +96,7 @@ impl Call {
             (false, Method::DELETE) if self.resource().verbs().contains(&"deletecollection") => {
                 delete::collection(self).await
             }
-            _ => Err(self.not_allowed()),
+            _ => Err(not_allowed()),
         }
     }
 
@@ -106,17 +106,13 @@ impl Call {
             Method::GET | Method::HEAD => self.get(),
             Method::PUT => write::update(self, part).await,
             Method::PATCH => patch::patch(self, part).await,
-            _ => Err(self.not_allowed()),
+            _ => Err(not_allowed()),
         }
     }
 
     /// The body, which is an object of this resource.
     fn body(&self) -> Result<Value, ApiError> {
         body::object(&self.request, (!self.resource().is_custom()).then(|| self.target().schema()).as_deref())
-    }
-
-    fn not_allowed(&self) -> ApiError {
-        ApiError::method_not_allowed("the server does not allow this method on the requested resource")
     }
 
     fn resource(&self) -> &Arc<Resource> {
@@ -166,4 +162,8 @@ impl Call {
         };
         reply.with_warnings(warnings)
     }
+}
+
+fn not_allowed() -> ApiError {
+    ApiError::method_not_allowed("the server does not allow this method on the requested resource")
 }

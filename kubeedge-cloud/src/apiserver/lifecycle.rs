@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{
     registry::{Resource, Strategy},
-    schema::{apply_defaults, coerce, prune, validate},
+    schema::{Schema, apply_defaults, coerce, prune, validate},
+    service::BODY_LIMIT,
     status::{ApiError, FieldError},
     validate::{check_kind, check_metadata},
 };
@@ -43,7 +44,7 @@ impl Target {
         self.resource.api_version(&self.version)
     }
 
-    pub(crate) fn schema(&self) -> std::sync::Arc<super::schema::Schema> {
+    pub(crate) fn schema(&self) -> std::sync::Arc<Schema> {
         self.resource.version(&self.version).map(|v| v.schema.clone()).unwrap_or_default()
     }
 
@@ -57,7 +58,7 @@ impl Target {
 /// Returns the warnings that the client asked for.
 pub(crate) fn decode(
     target: &Target,
-    metadata: &super::schema::Schema,
+    metadata: &Schema,
     value: &mut Value,
     validation: FieldValidation,
 ) -> Result<Vec<String>, ApiError> {
@@ -102,10 +103,9 @@ pub(crate) fn decode(
 }
 
 fn check_identity(target: &Target, object: &mut serde_json::Map<String, Value>) -> Result<(), ApiError> {
-    for (key, wanted, what) in [
-        ("apiVersion", target.api_version(), "API version"),
-        ("kind", target.resource.kind.clone(), "kind"),
-    ] {
+    for (key, wanted, what) in
+        [("apiVersion", target.api_version(), "API version"), ("kind", target.resource.kind.clone(), "kind")]
+    {
         match object.get(key).and_then(Value::as_str).unwrap_or_default() {
             "" => {
                 object.insert(key.to_owned(), wanted.into());
@@ -146,6 +146,11 @@ fn control(resource: &Resource, object: &mut Value, now: jiff::Timestamp) {
     if resource.strategy == Strategy::Definition {
         definition::settle(object, now);
     }
+}
+
+/// Refuses an object that many small patches have made too large. An error drops the whole change.
+fn limit(object: &super::store::Object) -> Result<(), ApiError> {
+    if object.json.len() > BODY_LIMIT { Err(ApiError::too_large(BODY_LIMIT)) } else { Ok(()) }
 }
 
 /// An instant as Kubernetes writes it: to the second.

@@ -10,18 +10,54 @@ use super::{
     status::ApiError,
 };
 
-/// The version 2 document in its protobuf form: a title and no types, so that clients check nothing themselves.
-pub(crate) fn v2() -> Reply {
-    const TITLE: &[u8] = b"Kubernetes";
-    const VERSION: &[u8] = b"v1.34.0";
-    let field = |number: u8, bytes: &[u8]| -> Vec<u8> {
-        // Length-delimited, and all lengths are below 128.
-        let length = u8::try_from(bytes.len() & 0x7f).unwrap_or_default();
-        [&[number << 3 | 2, length], bytes].concat()
-    };
-    let info = [field(1, TITLE), field(2, VERSION)].concat();
-    let document = [field(1, b"2.0"), field(2, &info)].concat();
-    Reply::bytes(StatusCode::OK, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf", document)
+/// The version 2 document in its protobuf form: for each kind that it can be patched and which parameters that takes.
+/// There are no types, so that clients check nothing themselves.
+pub(crate) fn v2(registry: &Registry) -> Reply {
+    let mut paths = Vec::new();
+    for resource in registry.sorted().into_iter().filter(|r| r.strategy != Strategy::Review) {
+        for version in resource.versions.iter().filter(|v| v.served) {
+            let name = format!("/{}/{}/{{name}}", base(&resource.group, &version.name), resource.plural);
+            // NamedPathItem: name, value (PathItem: patch).
+            let item = proto::field(8, &patch_operation(resource, version));
+            let named = [proto::field(1, name.as_bytes()), proto::field(2, &item)].concat();
+            paths.extend(proto::field(2, &named));
+        }
+    }
+    // Document: swagger, info (title, version), paths.
+    let info = [proto::field(1, b"Kubernetes"), proto::field(2, b"v1.34.0")].concat();
+    let document = [proto::field(1, b"2.0"), proto::field(2, &info), proto::field(8, &paths)].concat();
+    Reply::bytes(StatusCode::OK, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", document)
+}
+
+fn patch_operation(resource: &Resource, version: &Version) -> Vec<u8> {
+    let mut operation = Vec::new();
+    for name in ["dryRun", "fieldManager", "fieldValidation"] {
+        // ParametersItem > Parameter > NonBodyParameter > QueryParameterSubSchema: in, name.
+        let query = [proto::field(2, b"query"), proto::field(4, name.as_bytes())].concat();
+        let parameter = proto::field(1, &proto::field(2, &proto::field(3, &query)));
+        operation.extend(proto::field(8, &parameter));
+    }
+    // NamedAny: name, value (Any: yaml).
+    let kind = proto::field(2, gvk(resource, version).to_string().as_bytes());
+    let extension = [proto::field(1, b"x-kubernetes-group-version-kind"), proto::field(2, &kind)].concat();
+    operation.extend(proto::field(13, &extension));
+    operation
+}
+
+/// As much of writing protobuf as the version 2 document needs.
+mod proto {
+    /// A length-delimited field; `number` is below 16.
+    pub(super) fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let mut out = vec![number << 3 | 2];
+        let mut length = bytes.len();
+        while length > 0x7f {
+            out.push(u8::try_from(length & 0x7f).unwrap_or_default() | 0x80);
+            length >>= 7;
+        }
+        out.push(u8::try_from(length).unwrap_or_default());
+        out.extend_from_slice(bytes);
+        out
+    }
 }
 
 /// The list of version 3 documents. Their addresses change with them, so that clients do not keep old ones.
@@ -76,7 +112,8 @@ fn schema_name(resource: &Resource, version: &Version) -> String {
 }
 
 fn describe(resource: &Resource, version: &Version, schema: &str, paths: &mut Map<String, Value>) {
-    let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    let parameter =
+        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
     let parameters = json!([parameter("dryRun"), parameter("fieldManager"), parameter("fieldValidation")]);
     let reference = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
     let responses = json!({"200": {"description": "OK", "content": {"application/json": reference}}});
@@ -99,10 +136,16 @@ fn describe(resource: &Resource, version: &Version, schema: &str, paths: &mut Ma
         return;
     }
     // Strategic merge is not listed: clients then work it out from the types they know themselves.
-    let patch = operation("patch", "patch", Some(&["application/apply-patch+yaml", "application/json-patch+json",
-        "application/merge-patch+json"]));
-    paths.insert(format!("{collection}/{{name}}"), json!({"get": operation("get", "read", None),
+    let patch = operation(
+        "patch",
+        "patch",
+        Some(&["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"]),
+    );
+    paths.insert(
+        format!("{collection}/{{name}}"),
+        json!({"get": operation("get", "read", None),
         "put": operation("put", "replace", Some(&["application/json"])), "patch": patch,
-        "delete": operation("delete", "delete", None)}));
+        "delete": operation("delete", "delete", None)}),
+    );
     paths.insert(collection, json!({"get": operation("list", "list", None), "post": post}));
 }

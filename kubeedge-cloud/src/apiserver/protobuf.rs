@@ -268,7 +268,8 @@ mod tests {
         let image = [field(1, b"main"), field(2, b"busybox"), field(3, b"sh"), field(14, b"")].concat();
         // terminationGracePeriodSeconds 0 is a pointer, hostNetwork false is not.
         let spec = [field(1, &volume), field(2, &image), vec![4 << 3, 0], vec![11 << 3, 0]].concat();
-        let metadata = [field(1, b"web"), field(3, b""), field(11, &[field(1, b"app"), field(2, b"x")].concat())].concat();
+        let metadata =
+            [field(1, b"web"), field(3, b""), field(11, &[field(1, b"app"), field(2, b"x")].concat())].concat();
         let pod = [field(1, &metadata), field(2, &spec), field(3, b"")].concat();
         let read = decode(&TypeTable::load().schema("Pod"), &body("Pod", &pod)).unwrap();
         assert_eq!(
@@ -293,7 +294,9 @@ mod tests {
     #[test]
     fn broken_bytes_are_errors() {
         let schema = TypeTable::load().schema("Pod");
-        for broken in [&b""[..], b"k8s", b"k8s\0\x12\x05a", b"k8s\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"k8s\0\x0b"] {
+        for broken in
+            [&b""[..], b"k8s", b"k8s\0\x12\x05a", b"k8s\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"k8s\0\x0b"]
+        {
             assert!(decode(&schema, broken).is_err(), "{broken:?}");
         }
     }

@@ -264,7 +264,10 @@ mod tests {
     fn resources_are_found_by_plural_and_by_kind() {
         let registry = Registry::builtin();
         assert_eq!(registry.find("", "pods").map(|r| r.kind.as_str()), Some("Pod"));
-        assert_eq!(registry.by_kind("coordination.k8s.io", "Lease").map(|r| &*r.id), Some("leases.coordination.k8s.io"));
+        assert_eq!(
+            registry.by_kind("coordination.k8s.io", "Lease").map(|r| &*r.id),
+            Some("leases.coordination.k8s.io")
+        );
         assert!(registry.find("apps", "deployments").is_none());
     }
 }

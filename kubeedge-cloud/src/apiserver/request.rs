@@ -15,10 +15,16 @@ pub(crate) enum Route {
     /// `/apis/GROUP`
     Group(String),
     /// `/api/v1` or `/apis/GROUP/VERSION`
-    Resources { group: String, version: String },
+    Resources {
+        group: String,
+        version: String,
+    },
     OpenApiV2,
     OpenApiV3,
-    OpenApiV3Group { group: String, version: String },
+    OpenApiV3Group {
+        group: String,
+        version: String,
+    },
     Objects(Path),
 }
 
@@ -124,7 +130,9 @@ impl Query {
     }
 
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.0.iter().any(|(key, value)| key == name && matches!(value.as_str(), "" | "1" | "t" | "T" | "true" | "True" | "TRUE"))
+        self.0.iter().any(|(key, value)| {
+            key == name && matches!(value.as_str(), "" | "1" | "t" | "T" | "true" | "True" | "TRUE")
+        })
     }
 
     pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
@@ -138,9 +146,9 @@ impl Query {
         match self.text("dryRun") {
             None => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(ApiError::unprocessable(format!(
-                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            ))),
+            Some(other) => {
+                Err(ApiError::unprocessable(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\"")))
+            }
         }
     }
 

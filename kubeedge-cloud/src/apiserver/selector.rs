@@ -30,7 +30,8 @@ enum Test {
 impl LabelSelector {
     /// Reads `app=web,tier in (a, b),!canary`.
     pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
-        let bad = |why: &str| ApiError::bad_request(format!("unable to parse requirement in label selector {text:?}: {why}"));
+        let bad =
+            |why: &str| ApiError::bad_request(format!("unable to parse requirement in label selector {text:?}: {why}"));
         let mut requirements = Vec::new();
         for part in split_outside_parens(text) {
             let part = part.trim();

@@ -124,7 +124,7 @@ where
         Route::Groups => Ok(discovery::groups(&registry, form(accept)?)),
         Route::Group(name) => discovery::group(&registry, &name),
         Route::Resources { group, version } => discovery::resources(&registry, &group, &version),
-        Route::OpenApiV2 => Ok(openapi::v2()),
+        Route::OpenApiV2 => Ok(openapi::v2(&registry)),
         Route::OpenApiV3 => Ok(openapi::v3_root(&registry)),
         Route::OpenApiV3Group { group, version } => openapi::v3(&registry, &group, &version),
         Route::Objects(_) => Err(ApiError::no_such_path()),

@@ -71,7 +71,11 @@ fn check_maps(metadata: &Value, errors: &mut Vec<FieldError>) {
     const ANNOTATIONS_LIMIT: usize = 256 * 1024;
     for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
         if !is_label_key(key) {
-            errors.push(FieldError::invalid("metadata.labels", &key.as_str().into(), "name part must be a qualified name"));
+            errors.push(FieldError::invalid(
+                "metadata.labels",
+                &key.as_str().into(),
+                "name part must be a qualified name",
+            ));
         }
         if !value.as_str().is_some_and(is_label_value) {
             let why = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \

@@ -24,7 +24,7 @@ fn reason<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     }
 }
 
-fn map(name: &str, data: Value) -> ConfigMap {
+fn map(name: &str, data: &Value) -> ConfigMap {
     object(json!({"metadata": {"name": name}, "data": data}))
 }
 
@@ -33,9 +33,9 @@ async fn objects_are_created_read_changed_and_deleted() {
     let api = api().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(api.client("default"));
     let post = PostParams::default();
-    let made = maps.create(&post, &map("a", json!({"k": "1"}))).await.unwrap();
+    let made = maps.create(&post, &map("a", &json!({"k": "1"}))).await.unwrap();
     assert!(made.metadata.uid.is_some() && made.metadata.creation_timestamp.is_some());
-    assert_eq!(reason(maps.create(&post, &map("a", json!({}))).await), "AlreadyExists");
+    assert_eq!(reason(maps.create(&post, &map("a", &json!({}))).await), "AlreadyExists");
 
     let mut newer = made.clone();
     newer.data = Some([("k".to_owned(), "2".to_owned())].into());
@@ -48,7 +48,7 @@ async fn objects_are_created_read_changed_and_deleted() {
     // Who holds an old version has to read again.
     assert_eq!(reason(maps.replace("a", &post, &made).await), "Conflict");
 
-    let unconditional = maps.replace("a", &post, &map("a", json!({"k": "3"}))).await.unwrap();
+    let unconditional = maps.replace("a", &post, &map("a", &json!({"k": "3"}))).await.unwrap();
     assert_eq!(unconditional.metadata.creation_timestamp, made.metadata.creation_timestamp);
     assert!(maps.delete("a", &DeleteParams::default()).await.unwrap().is_right());
     assert_eq!(reason(maps.get("a").await), "NotFound");
@@ -85,7 +85,8 @@ async fn every_kind_of_patch_does_what_its_type_says() {
 async fn applied_configurations_have_owners() {
     let api = api().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(api.client("default"));
-    let config = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
+    let config =
+        |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
     let one = PatchParams::apply("one");
     let made = maps.patch("a", &one, &Patch::Apply(config(json!({"x": "1", "y": "1"})))).await.unwrap();
     assert_eq!(made.metadata.managed_fields.as_ref().unwrap()[0].manager.as_deref(), Some("one"));
@@ -115,7 +116,11 @@ async fn nodes_report_and_keep_their_leases() {
     assert_eq!(nodes.list(&edge).await.unwrap().items.len(), 1);
 
     let leases: Api<Lease> = Api::namespaced(api.client("default"), "kube-node-lease");
-    let lease = |time: &str| object::<Lease>(json!({"metadata": {"name": "edge-1"}, "spec": {"holderIdentity": "edge-1", "renewTime": time}}));
+    let lease = |time: &str| {
+        object::<Lease>(
+            json!({"metadata": {"name": "edge-1"}, "spec": {"holderIdentity": "edge-1", "renewTime": time}}),
+        )
+    };
     // A lease that is not there is made by its update.
     leases.replace("edge-1", &PostParams::default(), &lease("2026-01-01T00:00:00.000000Z")).await.unwrap();
     let held = leases.get("edge-1").await.unwrap();
@@ -157,7 +162,8 @@ async fn what_was_answered_is_there_after_a_restart() {
     let secrets: Api<Secret> = Api::default_namespaced(client);
     let secret = json!({"metadata": {"name": "s"}, "stringData": {"k": "v"}});
     let made = secrets.create(&PostParams::default(), &object(secret)).await.unwrap();
-    let gone = secrets.create(&PostParams::default(), &object(json!({"metadata": {"generateName": "gone-"}}))).await.unwrap();
+    let gone =
+        secrets.create(&PostParams::default(), &object(json!({"metadata": {"generateName": "gone-"}}))).await.unwrap();
     secrets.delete(&gone.metadata.name.unwrap(), &DeleteParams::default()).await.unwrap();
     drop((secrets, api));
 
@@ -165,7 +171,7 @@ async fn what_was_answered_is_there_after_a_restart() {
     assert_eq!(api.admin_token(), token);
     let secrets: Api<Secret> = Api::default_namespaced(api.client("default"));
     let found = secrets.list(&ListParams::default()).await.unwrap();
-    assert_eq!(found.items, [made.clone()]);
+    assert_eq!(found.items, std::slice::from_ref(&made));
     // Versions go on from the last one, the deletion included.
     let version = |v: &Option<String>| v.as_ref().unwrap().parse::<u64>().unwrap();
     assert!(version(&found.metadata.resource_version) > version(&made.metadata.resource_version) + 1);

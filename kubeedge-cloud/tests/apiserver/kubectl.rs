@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::StatusCode;
+use kube::config::KubeConfigOptions;
 use kubeedge_cloud::apiserver::{EmbeddedApi, ServingTls, write_kubeconfig};
 use tempfile::TempDir;
 use tokio::{
@@ -172,7 +173,10 @@ async fn it_creates_shows_and_deletes() {
     has(&cluster.kubectl(&["auth", "can-i", "create", "pods"]).await, &["yes"]);
     has(&cluster.kubectl(&["version"]).await, &["Server Version"]);
     has(&cluster.kubectl(&["cluster-info"]).await, &[&cluster.url]);
-    has(&cluster.refused(&["get", "pod", "none"], "").await, &["Error from server (NotFound): pods \"none\" not found"]);
+    has(
+        &cluster.refused(&["get", "pod", "none"], "").await,
+        &["Error from server (NotFound): pods \"none\" not found"],
+    );
     has(&cluster.refused(&["create", "namespace", "site"], "").await, &["AlreadyExists"]);
     cluster.kubectl(&["delete", "pod", "web", "--grace-period=0", "--force"]).await;
     cluster.kubectl(&["delete", "namespace", "site", "--wait"]).await;
@@ -217,13 +221,21 @@ async fn it_applies_on_the_server() {
     cluster.feed(&force, &theirs).await;
     assert_eq!(cluster.kubectl(&["get", "cm", "m", "-o", "jsonpath={.data}"]).await, r#"{"a":"9"}"#);
     cluster.feed(&apply, POD).await;
-    cluster.feed(&apply, &POD.replace("labels: {app: web}", "labels: {x: why}").replace("busybox:1", "busybox:3")).await;
-    let shown = cluster.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.containers[*].image} {.metadata.labels}"]).await;
+    cluster
+        .feed(&apply, &POD.replace("labels: {app: web}", "labels: {x: why}").replace("busybox:1", "busybox:3"))
+        .await;
+    let shown =
+        cluster.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.containers[*].image} {.metadata.labels}"]).await;
     assert_eq!(shown, r#"busybox:3 side:1 {"x":"why"}"#);
     // What was applied by the client goes over to the server.
-    cluster.feed(&["apply", "-f", "-"], &map.replace("name: m", "name: n")).await;
-    cluster.feed(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &map.replace("name: m", "name: n").replace("'1'", "'5'")).await;
-    assert_eq!(cluster.kubectl(&["get", "cm", "n", "-o", "jsonpath={.data.a}"]).await, "5");
+    cluster.feed(&["apply", "-f", "-"], &map.replace("name: m", "name: second")).await;
+    cluster
+        .feed(
+            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+            &map.replace("name: m", "name: second").replace("'1'", "'5'"),
+        )
+        .await;
+    assert_eq!(cluster.kubectl(&["get", "cm", "second", "-o", "jsonpath={.data.a}"]).await, "5");
     cluster.stop().await;
 }
 
@@ -252,7 +264,10 @@ async fn it_edits_patches_and_labels() {
     has(&cluster.kubectl(&["get", "pods", "--show-labels"]).await, &["color=red,m=1"]);
     has(&cluster.kubectl(&["set", "image", "pod/web", "main=busybox:10"]).await, &["image updated"]);
     has(&cluster.refused(&["label", "pod", "web", "color=blue"], "").await, &["already has a value"]);
-    has(&cluster.refused(&["patch", "pod", "web", "-p", r#"{"spec":{"nodeName":"other"}}"#], "").await, &["Forbidden: pod updates may not change fields"]);
+    has(
+        &cluster.refused(&["patch", "pod", "web", "-p", r#"{"spec":{"nodeName":"other"}}"#], "").await,
+        &["Forbidden: pod updates may not change fields"],
+    );
     cluster.stop().await;
 }
 
@@ -337,11 +352,16 @@ async fn it_defines_and_uses_custom_resources() {
     has(&cluster.kubectl(&["describe", "boiler", "one"]).await, &["Power:", "7"]);
     let much = BOILER.replace("power: 5", "power: 500");
     has(&cluster.refused(&["apply", "-f", "-"], &much).await, &["spec.power", "500", "less than or equal to 100"]);
-    cluster.feed(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &BOILER.replace("power: 5", "power: 8")).await;
+    cluster
+        .feed(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &BOILER.replace("power: 5", "power: 8"))
+        .await;
     assert_eq!(cluster.kubectl(&["get", "boiler", "one", "-o", "jsonpath={.spec.power}"]).await, "8");
     if minor >= 27 {
         let odd = BOILER.replace("power: 5", "power: 5, bogus: 1");
-        has(&cluster.refused(&["apply", "-f", "-"], &odd).await, &["strict decoding error", "unknown field \"spec.bogus\""]);
+        has(
+            &cluster.refused(&["apply", "-f", "-"], &odd).await,
+            &["strict decoding error", "unknown field \"spec.bogus\""],
+        );
         has(&cluster.kubectl(&["explain", "boiler.spec.power"]).await, &["How hot it gets."]);
         has(&cluster.kubectl(&["explain", "pod.spec.containers"]).await, &["image", "<string>"]);
     }
@@ -364,7 +384,10 @@ async fn only_the_token_and_the_right_authority_let_in() {
     assert!(refused.contains("Unauthorized") || refused.contains("must be logged in"), "{refused}");
     let other = ServingTls::ephemeral(&["127.0.0.1".to_owned()]).unwrap();
     let fooled = write("fooled", other.ca_pem(), cluster.api.admin_token());
-    has(&cluster.refused(&["--kubeconfig", &fooled, "get", "pods"], "").await, &["certificate signed by unknown authority"]);
+    has(
+        &cluster.refused(&["--kubeconfig", &fooled, "get", "pods"], "").await,
+        &["certificate signed by unknown authority"],
+    );
     cluster.stop().await;
 }
 
@@ -372,10 +395,10 @@ async fn only_the_token_and_the_right_authority_let_in() {
 async fn kube_clients_connect_by_the_same_file() {
     let cluster = Cluster::start().await;
     let config = kube::config::Kubeconfig::read_from(Path::new(&cluster.path("config"))).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
     let client = kube::Client::try_from(config).unwrap();
     let nodes: kube::Api<k8s_openapi::api::core::v1::Node> = kube::Api::all(client.clone());
-    assert!(nodes.list(&Default::default()).await.unwrap().items.is_empty());
+    assert!(nodes.list(&kube::api::ListParams::default()).await.unwrap().items.is_empty());
     assert_eq!(client.apiserver_version().await.unwrap().major, "1");
     cluster.stop().await;
 }

@@ -149,7 +149,10 @@ async fn a_selection_can_be_deleted() {
 
 #[tokio::test]
 async fn events_expire_after_an_hour() {
-    use std::sync::{Arc, atomic::{AtomicI64, Ordering}};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    };
     let time = Arc::new(AtomicI64::new(1_800_000_000));
     let clock = time.clone();
     let api = kubeedge_cloud::apiserver::EmbeddedApi::builder()
@@ -158,7 +161,9 @@ async fn events_expire_after_an_hour() {
         .await
         .unwrap();
     let events: Api<k8s_openapi::api::core::v1::Event> = Api::default_namespaced(api.client("default"));
-    let event = |name: &str| object(json!({"metadata": {"name": name, "namespace": "default"}, "involvedObject": {"namespace": "default"}}));
+    let event = |name: &str| {
+        object(json!({"metadata": {"name": name, "namespace": "default"}, "involvedObject": {"namespace": "default"}}))
+    };
     events.create(&PostParams::default(), &event("old")).await.unwrap();
     time.fetch_add(3700, Ordering::Relaxed);
     events.create(&PostParams::default(), &event("new")).await.unwrap();

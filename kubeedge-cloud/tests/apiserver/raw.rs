@@ -57,7 +57,10 @@ async fn errors_are_statuses() {
     assert_eq!(get(&api, "/api/v1/pods?fieldSelector=spec.unknown%3Dx").await.status, 400);
 
     let no_namespace = post(&api, "/api/v1/namespaces/none/pods", &pod("web")).await;
-    assert_eq!((no_namespace.status.as_u16(), &no_namespace.body["message"]), (404, &json!("namespaces \"none\" not found")));
+    assert_eq!(
+        (no_namespace.status.as_u16(), &no_namespace.body["message"]),
+        (404, &json!("namespaces \"none\" not found"))
+    );
 
     let mut wrong = pod("Web");
     wrong["spec"]["containers"][0].as_object_mut().unwrap().remove("image");
@@ -107,7 +110,9 @@ async fn discovery_tells_what_is_served() {
     let api = api().await;
     let core = get(&api, "/api/v1").await.body;
     let names: Vec<_> = core["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
-    for name in ["pods", "pods/status", "pods/binding", "nodes", "nodes/status", "serviceaccounts/token", "namespaces/finalize"] {
+    for name in
+        ["pods", "pods/status", "pods/binding", "nodes", "nodes/status", "serviceaccounts/token", "namespaces/finalize"]
+    {
         assert!(names.contains(&name), "{name} in {names:?}");
     }
     let groups = get(&api, "/apis").await.body;
@@ -115,10 +120,8 @@ async fn discovery_tells_what_is_served() {
     assert!(names.contains(&"coordination.k8s.io") && names.contains(&"apiextensions.k8s.io"), "{names:?}");
     assert_eq!(get(&api, "/apis/coordination.k8s.io").await.body["preferredVersion"]["version"], "v1");
     assert_eq!(get(&api, "/readyz").await.body, "ok");
-    let request = Request::get("/apis").header(
-        "accept",
-        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
-    );
+    let request = Request::get("/apis")
+        .header("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json");
     let all = send(&api, request.body(Full::default()).unwrap()).await;
     assert_eq!(all.body["kind"], "APIGroupDiscoveryList");
     assert!(all.headers["content-type"].to_str().unwrap().contains("as=APIGroupDiscoveryList"));
@@ -153,8 +156,12 @@ async fn pages_show_one_state_and_go_on_where_they_ended() {
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
     assert_eq!(get(&api, &format!("{PODS}?continue=broken")).await.status, 400);
     let future = get(&api, &format!("{PODS}?resourceVersion=999999")).await;
-    assert_eq!((future.status.as_u16(), &future.body["details"]["causes"][0]["reason"]), (504, &json!("ResourceVersionTooLarge")));
-    let exact = get(&api, &format!("{PODS}?resourceVersion={}&resourceVersionMatch=Exact", version.as_str().unwrap())).await;
+    assert_eq!(
+        (future.status.as_u16(), &future.body["details"]["causes"][0]["reason"]),
+        (504, &json!("ResourceVersionTooLarge"))
+    );
+    let exact =
+        get(&api, &format!("{PODS}?resourceVersion={}&resourceVersionMatch=Exact", version.as_str().unwrap())).await;
     assert_eq!(exact.body["items"].as_array().unwrap().len(), 5);
 }
 
@@ -164,7 +171,8 @@ async fn tables_have_the_columns_of_kubectl() {
     post(&api, PODS, &pod("web")).await;
     let request = Request::get(PODS).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
     let table = send(&api, request.body(Full::default()).unwrap()).await.body;
-    let names: Vec<_> = table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(names[..5], ["Name", "Ready", "Status", "Restarts", "Age"]);
     let cells = table["rows"][0]["cells"].as_array().unwrap();
     assert_eq!(cells[..4], [json!("web"), json!("0/1"), json!("Pending"), json!("0")]);
@@ -176,7 +184,8 @@ async fn tables_have_the_columns_of_kubectl() {
 async fn metadata_alone_can_be_asked_for() {
     let api = api().await;
     post(&api, PODS, &pod("web")).await;
-    let request = Request::get(PODS).header("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
+    let request =
+        Request::get(PODS).header("accept", "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io");
     let list = send(&api, request.body(Full::default()).unwrap()).await.body;
     assert_eq!(list["kind"], "PartialObjectMetadataList");
     assert_eq!(list["items"][0]["metadata"]["name"], "web");
@@ -200,4 +209,38 @@ async fn tokens_of_accounts_are_signed_and_recognised() {
     assert_eq!(post(&api, reviews, &review("x.y.z", "edge")).await.body["status"]["authenticated"], false);
     let short = json!({"spec": {"expirationSeconds": 60}});
     assert_eq!(post(&api, path, &short).await.status, 422);
+}
+
+#[tokio::test]
+async fn patches_cannot_make_an_object_grow_without_end() {
+    let api = api().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    post(&api, path, &json!({"metadata": {"name": "a"}, "data": {"k": "x"}})).await;
+    let path = format!("{path}/a");
+    let json_patch = "application/json-patch+json";
+    let double = json!({"op": "copy", "from": "/data", "path": "/data/more"});
+    let doubled = json!(vec![double.clone(); 60]).to_string();
+    assert_eq!(call(&api, "PATCH", &path, json_patch, doubled).await.status, 413);
+    assert_eq!(call(&api, "PATCH", &path, json_patch, json!(vec![double; 101]).to_string()).await.status, 400);
+    let big = "x".repeat(BODY_LIMIT / 4);
+    let mut last = StatusCode::OK;
+    for i in 0..5 {
+        let patch = json!({"metadata": {"annotations": {"a": i.to_string()}}, "binaryData": {i.to_string(): "AAAA"},
+            "data": {i.to_string(): big}});
+        last = call(&api, "PATCH", &path, "application/merge-patch+json", patch.to_string()).await.status;
+    }
+    assert!(last.is_client_error(), "{last}");
+    assert_eq!(get(&api, &path).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let api = api().await;
+    post(&api, PODS, &pod("web")).await;
+    let path = format!("{PODS}/web/binding");
+    let binding = |node: &str| json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "web"}, "target": {"kind": "Node", "name": node}});
+    assert_eq!(post(&api, &path, &binding("edge-1")).await.status, 201);
+    assert_eq!(get(&api, &format!("{PODS}/web")).await.body["spec"]["nodeName"], "edge-1");
+    assert_eq!(post(&api, &path, &binding("edge-2")).await.status, 409);
+    assert_eq!(post(&api, &path, &binding("")).await.status, 422);
 }

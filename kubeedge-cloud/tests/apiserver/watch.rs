@@ -111,7 +111,10 @@ async fn a_version_that_is_forgotten_or_unknown_is_gone() {
         let mut events = watch(&api, &format!("{MAPS}?watch=true&resourceVersion={version}")).await;
         assert_eq!(next(&mut events).await.unwrap().0, "ERROR");
     }
-    assert_eq!(raw::get(&api, &format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await.status, 410);
+    assert_eq!(
+        raw::get(&api, &format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact")).await.status,
+        410
+    );
 }
 
 #[tokio::test(start_paused = true)]

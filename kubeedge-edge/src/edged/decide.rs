@@ -17,6 +17,9 @@ use super::runtime::{ContainerId, ContainerState, ContainerStatus, SandboxId, Sa
 /// Upstream: kubelet, `minimumGracePeriodInSeconds`.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
+/// No container waits longer than that for another attempt to create it.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
 /// What is wanted of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Goal {
@@ -121,9 +124,9 @@ enum Need {
 pub(crate) fn spec_hash(container: &Container) -> String {
     // FNV-1a: must be the same after a restart and in the next release.
     let text = [container.name.as_str(), container.image.as_deref().unwrap_or("")].join("\0");
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }
 
@@ -220,7 +223,6 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
         let need = if ran_here { need(input, init, policy, plan) } else { start(input, init, None) };
         match need {
             Need::Nothing if sidecar => {}
-            Need::Nothing => return forget(&regular, plan),
             Need::Done => {}
             Need::Start(action) | Need::First(action) => {
                 plan.actions.push(action);
@@ -228,7 +230,7 @@ fn run(input: &Input<'_>, plan: &mut Plan) {
             }
             // A sidecar that was up once does not hold the others.
             Need::Later if sidecar && ran_here => {}
-            Need::Later => return forget(&regular, plan),
+            Need::Nothing | Need::Later => return forget(&regular, plan),
         }
     }
     for (_, need) in regular {
@@ -293,7 +295,8 @@ fn need(input: &Input<'_>, container: &Container, policy: &str, plan: &mut Plan)
 
 fn start_or_wait(input: &Input<'_>, container: &Container, crashed_at: Option<UnixMillis>, plan: &mut Plan) -> Need {
     match input.memory.waiting.get(&container.name) {
-        Some(waiting) if waiting.until > input.now => {
+        // If it is far away, the clock was set back.
+        Some(waiting) if waiting.until > input.now && since(waiting.until, input.now) <= LONGEST_WAIT => {
             wake(plan, since(waiting.until, input.now));
             Need::Later
         }
@@ -323,9 +326,12 @@ fn tidy(input: &Input<'_>, sandbox: &SandboxStatus, plan: &mut Plan) {
             plan.actions.push(Action::Remove { id: found.id.clone() });
         }
     }
-    let all_here = input.pod.spec.iter().flat_map(|spec| &spec.containers).all(|container| {
-        input.observed.newest(&container.name).is_some_and(|newest| newest.sandbox == sandbox.id)
-    });
+    let all_here = input
+        .pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .all(|container| input.observed.newest(&container.name).is_some_and(|newest| newest.sandbox == sandbox.id));
     for old in input.observed.sandboxes.iter().filter(|old| all_here && old.id != sandbox.id) {
         plan.actions.push(Action::RemoveSandbox { id: old.id.clone() });
     }

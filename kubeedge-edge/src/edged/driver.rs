@@ -84,7 +84,8 @@ impl EdgedDriver {
         let mut config_maps = collection(ResourceType::ConfigMap);
         let mut secrets = collection(ResourceType::Secret);
         let mut events = Events { runtime: Arc::clone(&shared.runtime), open: None };
-        let mut crew = Crew { shared: Arc::clone(&shared), members: HashMap::new(), tasks: JoinSet::new(), ids: HashMap::new() };
+        let mut crew =
+            Crew { shared: Arc::clone(&shared), members: HashMap::new(), tasks: JoinSet::new(), ids: HashMap::new() };
         let mut node = pin!(node.run());
         loop {
             tokio::select! {
@@ -153,7 +154,9 @@ impl Crew {
                     .members
                     .keys()
                     .filter(|key| {
-                        !records.iter().any(|r| *r.key.namespace == *key.namespace.as_str() && *r.key.name == *key.name.as_str())
+                        !records
+                            .iter()
+                            .any(|r| *r.key.namespace == *key.namespace.as_str() && *r.key.name == *key.name.as_str())
                     })
                     .cloned()
                     .collect();
@@ -179,9 +182,10 @@ impl Crew {
     }
 
     fn delete(&mut self, key: &MetaKey) {
-        let found = self.members.keys().find(|pod| {
-            *pod.namespace.as_str() == *key.namespace && *pod.name.as_str() == *key.name
-        });
+        let found = self
+            .members
+            .keys()
+            .find(|pod| *pod.namespace.as_str() == *key.namespace && *pod.name.as_str() == *key.name);
         if let Some(pod) = found.cloned() {
             self.want(&pod, None);
         }

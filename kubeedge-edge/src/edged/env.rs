@@ -92,7 +92,9 @@ fn value_of(
 ) -> Result<Option<String>, ConfigError> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let keyed = match (&from.config_map_key_ref, &from.secret_key_ref) {
-        (Some(map), _) => Some(("ConfigMap", Reference::ConfigMap(map.name.clone()), &map.name, &map.key, map.optional)),
+        (Some(map), _) => {
+            Some(("ConfigMap", Reference::ConfigMap(map.name.clone()), &map.name, &map.key, map.optional))
+        }
         (_, Some(secret)) => {
             Some(("Secret", Reference::Secret(secret.name.clone()), &secret.name, &secret.key, secret.optional))
         }
@@ -233,8 +235,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_as_the_kubelet_names_it() {
-        let missing =
-            |env| resolve(json!({"name": "main", "env": [env]}), &Sources::new()).unwrap_err().to_string();
+        let missing = |env| resolve(json!({"name": "main", "env": [env]}), &Sources::new()).unwrap_err().to_string();
         let map = json!({"name": "X", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "color"}}});
         assert_eq!(missing(map.clone()), "configmap \"settings\" not found");
         let empty = Sources::from([(Reference::ConfigMap("settings".into()), Data::new())]);

@@ -2,14 +2,14 @@
 
 mod kernel;
 mod root;
+mod shared;
 mod state;
 
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use kubeedge_core::{
     names::{SharedClock, Uid},
     service::{BoxError, Subscription},
 };
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::sync::broadcast;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -27,20 +27,16 @@ use tokio_util::{
 };
 
 use self::{
-    kernel::{Ended, Watched},
-    state::{ContainerRecord, SandboxRecord, StateRecord},
+    shared::{Container, Shared},
+    state::{ContainerRecord, SandboxRecord},
 };
 use super::runtime::{
-    ContainerConfig, ContainerId, ContainerState, ContainerStatus, Exit, ImageRef, PodRuntime, PullPolicy,
+    ContainerConfig, ContainerId, ContainerStatus, ImageRef, PodRuntime, PullPolicy,
     RuntimeError, RuntimeEvent, RuntimeVersion, SandboxConfig, SandboxId, SandboxStatus,
 };
 
 /// Variable with the directory in which a container finds its volume mounts.
 pub(crate) const POD_ROOT: &str = "KUBEEDGE_POD_ROOT";
-/// Variable by which a process is found again when the agent died between starting it and writing its id down.
-const CONTAINER_ID: &str = "KUBEEDGE_CONTAINER_ID";
-/// Searched for commands without a slash, unless the container sets its own.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long the kernel may take to end a killed process.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -67,32 +63,6 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ProcessRuntime {
     shared: Arc<Shared>,
     _stop: DropGuard,
-}
-
-struct Shared {
-    root: PathBuf,
-    clock: SharedClock,
-    boot: String,
-    pods: Mutex<Pods>,
-    events: broadcast::Sender<Uid>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-}
-
-#[derive(Default)]
-struct Pods {
-    sandboxes: BTreeMap<SandboxId, SandboxRecord>,
-    containers: BTreeMap<ContainerId, Container>,
-}
-
-struct Container {
-    record: ContainerRecord,
-    sandbox: SandboxId,
-    uid: Uid,
-    /// Cancelled when the process has ended.
-    ended: CancellationToken,
-    /// What to execute; until it is started.
-    launch: Option<ContainerConfig>,
 }
 
 impl ProcessRuntime {
@@ -127,238 +97,6 @@ impl ProcessRuntime {
             }
         }
         Ok(Self { shared, _stop: stop.drop_guard() })
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Pods> {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sandbox_dir(&self, id: &SandboxId) -> PathBuf {
-        self.root.join(id.as_str())
-    }
-
-    fn record_path(&self, sandbox: &SandboxId, record: &ContainerRecord) -> PathBuf {
-        self.sandbox_dir(sandbox).join(&record.name).join(format!("{}.json", record.attempt))
-    }
-
-    fn container_root(&self, sandbox: &SandboxId, container: &str) -> PathBuf {
-        self.sandbox_dir(sandbox).join(container).join("root")
-    }
-
-    fn save(&self, sandbox: &SandboxId, record: &ContainerRecord) -> io::Result<()> {
-        state::save(&self.record_path(sandbox, record), record)
-    }
-
-    /// Takes over a container that a former agent left.
-    fn adopt(self: &Arc<Self>, sandbox: &SandboxRecord, mut record: ContainerRecord) {
-        let sandbox_id = SandboxId::new(&*sandbox.id);
-        let id = ContainerId::new(&*record.id);
-        let found = match &record.state {
-            StateRecord::Running { pid, start_ticks, boot_id, .. } if *boot_id == self.boot => {
-                Watched::open(*pid, *start_ticks)
-            }
-            // The agent died while it started this one: it may run.
-            StateRecord::Starting { .. } => kernel::find_by_env(CONTAINER_ID, &record.id)
-                .and_then(|(pid, start_ticks)| Watched::open(pid, start_ticks)),
-            _ => None,
-        };
-        match (&record.state, &found) {
-            (StateRecord::Created | StateRecord::Starting { .. }, None) => {
-                tracing::debug!(container = %id, "container was never started");
-                _ = fs::remove_file(self.record_path(&sandbox_id, &record));
-                return;
-            }
-            (StateRecord::Running { started_at, .. } | StateRecord::Starting { started_at }, Some(watched)) => {
-                tracing::info!(container = %record.name, pod = %sandbox.name, pid = watched.pid(), "adopted process");
-                record.state = self.running(watched, *started_at);
-            }
-            (StateRecord::Running { started_at, .. }, None) => {
-                record.state = StateRecord::exited(Some(*started_at), &unknown_exit());
-            }
-            _ => {}
-        }
-        if let Err(error) = self.save(&sandbox_id, &record) {
-            tracing::warn!(container = %id, error = %error, "state of container not written");
-        }
-        let ended = CancellationToken::new();
-        if found.is_none() {
-            ended.cancel();
-        }
-        let container =
-            Container { record, sandbox: sandbox_id, uid: sandbox.uid.clone(), ended: ended.clone(), launch: None };
-        self.lock().containers.insert(id.clone(), container);
-        if let Some(watched) = found {
-            self.follow(id, watched);
-        }
-    }
-
-    fn running(&self, watched: &Watched, started_at: kubeedge_core::names::UnixMillis) -> StateRecord {
-        StateRecord::Running {
-            pid: watched.pid(),
-            start_ticks: watched.start_ticks(),
-            boot_id: self.boot.clone(),
-            started_at,
-        }
-    }
-
-    /// Waits for the end of a process in a task that ends with the runtime.
-    fn follow(self: &Arc<Self>, id: ContainerId, mut watched: Watched) {
-        let shared = Arc::clone(self);
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = watched.ended() => {}
-                () = stop.cancelled() => return,
-            }
-            let done = blocking(move || {
-                shared.finish(&id, &watched);
-                Ok(())
-            });
-            if let Err(error) = done.await {
-                tracing::warn!(error = %error, "end of a container not handled");
-            }
-        });
-    }
-
-    /// Reaps an ended process. Under the lock, so that nobody signals a process id that is free again.
-    fn finish(&self, id: &ContainerId, watched: &Watched) {
-        let mut pods = self.lock();
-        _ = kill_process_group(watched.group(), Signal::KILL);
-        let exit = match watched.reap() {
-            Ended::Code(code) => Exit {
-                code,
-                signal: None,
-                finished_at: Some(self.clock.now()),
-                reason: if code == 0 { "Completed" } else { "Error" }.into(),
-                message: String::new(),
-            },
-            Ended::Signal(signal) => Exit {
-                code: 128 + signal,
-                signal: Some(signal),
-                finished_at: Some(self.clock.now()),
-                reason: "Error".into(),
-                message: String::new(),
-            },
-            Ended::Unknown => Exit { finished_at: Some(self.clock.now()), ..unknown_exit() },
-        };
-        let Some(container) = pods.containers.get_mut(id) else { return };
-        let started_at = container.record.state.started_at();
-        container.record.state = StateRecord::exited(started_at, &exit);
-        if let Err(error) = self.save(&container.sandbox, &container.record) {
-            tracing::warn!(container = %id, error = %error, "end of container not written");
-        }
-        container.ended.cancel();
-        _ = self.events.send(container.uid.clone());
-    }
-
-    /// Starts the process of a created container.
-    fn start(self: &Arc<Self>, id: &ContainerId) -> Result<Watched, RuntimeError> {
-        let now = self.clock.now();
-        let (launch, sandbox, mut record) = {
-            let mut pods = self.lock();
-            let container = pods.containers.get_mut(id).ok_or_else(|| not_found("container", id.as_str()))?;
-            let launch = container
-                .launch
-                .take()
-                .ok_or_else(|| RuntimeError::Invalid(format!("container {id} was started before")))?;
-            (launch, container.sandbox.clone(), container.record.clone())
-        };
-        record.state = StateRecord::Starting { started_at: now };
-        let started = self
-            .save(&sandbox, &record)
-            .and_then(|()| self.spawn(id, &sandbox, &record, &launch))
-            .map_err(|error| format!("failed to start {:?}: {error}", launch.command.first().map_or("", |c| c)));
-        let (state, watched) = match started {
-            Ok(watched) => (self.running(&watched, now), Ok(watched)),
-            Err(message) => {
-                let exit = Exit {
-                    code: 128,
-                    signal: None,
-                    finished_at: Some(now),
-                    reason: "StartError".into(),
-                    message: message.clone(),
-                };
-                (StateRecord::exited(Some(now), &exit), Err(RuntimeError::Invalid(message)))
-            }
-        };
-        record.state = state;
-        self.save(&sandbox, &record).map_err(failed)?;
-        let mut pods = self.lock();
-        if let Some(container) = pods.containers.get_mut(id) {
-            container.record = record;
-            if watched.is_err() {
-                container.ended.cancel();
-            }
-            _ = self.events.send(container.uid.clone());
-        }
-        watched
-    }
-
-    fn spawn(
-        &self,
-        id: &ContainerId,
-        sandbox: &SandboxId,
-        record: &ContainerRecord,
-        launch: &ContainerConfig,
-    ) -> io::Result<Watched> {
-        use std::os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _};
-
-        let mut words = launch.command.iter().chain(&launch.args);
-        let program = words.next().ok_or_else(|| io::Error::other("no command is given"))?;
-        let root = self.container_root(sandbox, &record.name);
-        let directory = root::working_dir(&root, &launch.working_dir)?;
-        if let Some(parent) = record.log_path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        let log = fs::OpenOptions::new().append(true).create(true).mode(0o640).open(&record.log_path)?;
-        let hostname = self.lock().sandboxes.get(sandbox).map_or_else(String::new, |found| found.hostname.clone());
-        let child = Command::new(program)
-            .args(words)
-            .env_clear()
-            .env("PATH", PATH)
-            .env("HOSTNAME", hostname)
-            .envs(launch.env.iter().map(|(name, value)| (name, value)))
-            .env(POD_ROOT, &root)
-            .env(CONTAINER_ID, id.as_str())
-            .current_dir(directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .spawn()?;
-        // The child is reaped by its id, the same way as one that was adopted.
-        Ok(Watched::of_child(child.id()))
-    }
-
-    /// Signals the group of a running container; false if it does not run.
-    fn signal(&self, id: &ContainerId, signal: Signal) -> bool {
-        let pods = self.lock();
-        let Some(StateRecord::Running { pid, .. }) = pods.containers.get(id).map(|found| &found.record.state) else {
-            return false;
-        };
-        Pid::from_raw(*pid).is_some_and(|group| kill_process_group(group, signal).is_ok())
-    }
-
-    fn status(&self, id: &ContainerId, container: &Container) -> ContainerStatus {
-        ContainerStatus {
-            id: id.clone(),
-            sandbox: container.sandbox.clone(),
-            name: container.record.name.clone(),
-            attempt: container.record.attempt,
-            image: ImageRef { name: container.record.image.clone(), id: String::new() },
-            spec_hash: container.record.spec_hash.clone(),
-            state: match &container.record.state {
-                StateRecord::Created | StateRecord::Starting { .. } => ContainerState::Created,
-                StateRecord::Running { started_at, .. } => ContainerState::Running { started_at: *started_at },
-                StateRecord::Exited { started_at, .. } => ContainerState::Exited {
-                    started_at: *started_at,
-                    exit: container.record.state.exit().unwrap_or_else(unknown_exit),
-                },
-            },
-            log_path: container.record.log_path.clone(),
-        }
     }
 }
 
@@ -471,13 +209,8 @@ impl PodRuntime for ProcessRuntime {
         })
         .await
         .map_err(|error| RuntimeError::Invalid(format!("container {:?} cannot be created: {error}", config.name)))?;
-        let container = Container {
-            record,
-            sandbox: sandbox.clone(),
-            uid,
-            ended: CancellationToken::new(),
-            launch: Some(config),
-        };
+        let container =
+            Container { record, sandbox: sandbox.clone(), uid, ended: CancellationToken::new(), launch: Some(config) };
         self.shared.lock().containers.insert(id.clone(), container);
         Ok(id)
     }
@@ -532,7 +265,7 @@ impl PodRuntime for ProcessRuntime {
             .containers
             .iter()
             .filter(|(_, container)| pod.is_none_or(|uid| container.uid == *uid))
-            .map(|(id, container)| self.shared.status(id, container))
+            .map(|(id, container)| container.status(id))
             .collect())
     }
 
@@ -554,16 +287,6 @@ impl std::fmt::Debug for ProcessRuntime {
     }
 }
 
-fn unknown_exit() -> Exit {
-    Exit {
-        code: 137,
-        signal: None,
-        finished_at: None,
-        reason: "ContainerStatusUnknown".into(),
-        message: "The exit status of the process could not be had".into(),
-    }
-}
-
 fn failed(error: impl Into<BoxError>) -> RuntimeError {
     RuntimeError::Failed(error.into())
 }
@@ -580,9 +303,14 @@ fn ignore_missing(done: io::Result<()>) -> io::Result<()> {
 }
 
 /// Runs file work off the event loop.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
+
+/// Makes a directory that only we may look into.
+pub(super) use self::state::make_private_dir;
 
 /// Removes a directory tree, if it is there.
 pub(super) async fn remove_tree(path: &Path) -> io::Result<()> {

@@ -256,7 +256,7 @@ impl Resolver {
         let (name, content) = match reference {
             Reference::ConfigMap(name) | Reference::Secret(name) => (name, Content::null()),
             Reference::Token { account, audience, expiration_seconds } => {
-                let audiences = (!audience.is_empty()).then(|| [audience]);
+                let audiences = (!audience.is_empty()).then_some([audience]);
                 let bound = json!({
                     "kind": "Pod", "apiVersion": "v1", "name": pod.metadata.name, "uid": uid,
                 });
@@ -271,8 +271,7 @@ impl Resolver {
             }
         };
         let path = ObjectPath::namespaced(namespace, reference.kind(), name).map_err(|e: InvalidName| invalid(e))?;
-        let query =
-            Message::new(self.clock.now(), Source::Edged, Group::Meta, Operation::Query, path).content(content);
+        let query = Message::new(self.clock.now(), Source::Edged, Group::Meta, Operation::Query, path).content(content);
         let reply = self.uplink.request(query).await?;
         let object = match Answer::read(&reply.content) {
             Answer::Object(object) => object,
@@ -335,7 +334,8 @@ fn parse(reference: &Reference, record: &Record, now: UnixMillis) -> Result<(Dat
         }
         Reference::Token { .. } => {
             let object: TokenObject = serde_json::from_slice(&record.value)?;
-            let lifetime = Duration::from_secs(u64::try_from(object.spec.expiration_seconds.unwrap_or(3600)).unwrap_or(0));
+            let lifetime =
+                Duration::from_secs(u64::try_from(object.spec.expiration_seconds.unwrap_or(3600)).unwrap_or(0));
             let left = object
                 .status
                 .expiration_timestamp

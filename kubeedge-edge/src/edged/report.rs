@@ -62,9 +62,8 @@ impl PodKey {
     /// The write that tells that nothing of the pod runs any more, so that it can be deleted for good.
     pub(crate) fn release(&self, uid: &Uid, now: UnixMillis) -> Result<MetaWrite, ContentError> {
         let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
-        let message =
-            Message::new(now, Source::Edged, Group::Meta, Operation::Delete, self.path(ResourceType::Pod))
-                .content(Content::json(&options)?);
+        let message = Message::new(now, Source::Edged, Group::Meta, Operation::Delete, self.path(ResourceType::Pod))
+            .content(Content::json(&options)?);
         Ok(outbox::leave(self.delete_subject(), &message))
     }
 

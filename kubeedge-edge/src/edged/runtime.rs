@@ -298,11 +298,8 @@ pub trait PodRuntime: Send + Sync + 'static {
     fn provided_env(&self, sandbox: &SandboxId, container: &str) -> BTreeMap<String, String>;
 
     /// Creates a container; it does not run yet.
-    async fn create_container(
-        &self,
-        sandbox: &SandboxId,
-        config: ContainerConfig,
-    ) -> Result<ContainerId, RuntimeError>;
+    async fn create_container(&self, sandbox: &SandboxId, config: ContainerConfig)
+    -> Result<ContainerId, RuntimeError>;
 
     /// Starts a created container.
     async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;

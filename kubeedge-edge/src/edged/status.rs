@@ -54,13 +54,12 @@ pub(crate) fn pod_status(input: &StatusInput<'_>) -> PodStatus {
         .init_containers
         .iter()
         .flatten()
-        .map(|container| container_status(input, container, if is_sidecar(container) { Role::Sidecar } else { Role::Init }, false))
+        .map(|container| {
+            container_status(input, container, if is_sidecar(container) { Role::Sidecar } else { Role::Init }, false)
+        })
         .collect();
-    let regular: Vec<_> = spec
-        .containers
-        .iter()
-        .map(|container| container_status(input, container, Role::Regular, has_inits))
-        .collect();
+    let regular: Vec<_> =
+        spec.containers.iter().map(|container| container_status(input, container, Role::Regular, has_inits)).collect();
     let policy = spec.restart_policy.as_deref().unwrap_or("Always");
     let phase = phase(input, &spec.init_containers.unwrap_or_default(), &inits, &regular, policy);
     let sandbox = input.observed.sandbox().filter(|sandbox| sandbox.ready);
@@ -77,9 +76,7 @@ pub(crate) fn pod_status(input: &StatusInput<'_>) -> PodStatus {
         pod_ip,
         phase: Some(phase.to_owned()),
         qos_class: Some(qos::class(input.pod).to_owned()),
-        start_time: Some(
-            input.told.and_then(|told| told.start_time.clone()).unwrap_or_else(|| time(input.now)),
-        ),
+        start_time: Some(input.told.and_then(|told| told.start_time.clone()).unwrap_or_else(|| time(input.now))),
         init_container_statuses: has_inits.then_some(inits),
         container_statuses: Some(regular),
         ..PodStatus::default()
@@ -110,10 +107,9 @@ fn container_status(input: &StatusInput<'_>, container: &Container, role: Role, 
     };
     let creating = || waiting(if has_inits { "PodInitializing" } else { "ContainerCreating" }, None);
     let last = |found: Option<&ContainerStatus>| {
-        found.and_then(|found| terminated(input, found)).map(|terminated| ApiState {
-            terminated: Some(terminated),
-            ..ApiState::default()
-        })
+        found
+            .and_then(|found| terminated(input, found))
+            .map(|terminated| ApiState { terminated: Some(terminated), ..ApiState::default() })
     };
     let (state, last_state) = match newest {
         Some(found) => match &found.state {
@@ -238,8 +234,7 @@ fn phase(
     let finished = regular.iter().all(|status| exit_code(status).is_some());
     match policy {
         _ if running || !finished => "Running",
-        "Never" if all_well => "Succeeded",
-        "OnFailure" if all_well => "Succeeded",
+        "Never" | "OnFailure" if all_well => "Succeeded",
         "Never" => "Failed",
         _ => "Running",
     }

@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{
 use self::atomic::{File, Files};
 use super::{
     env::{ConfigError, FieldContext, expand, field},
+    process::make_private_dir,
     references::{Data, Reference, Sources, TOKEN, token_reference},
     runtime::Mount,
 };
@@ -62,6 +63,8 @@ impl Volumes {
 
     /// Makes the volumes, or brings them up to date. Blocks.
     pub(crate) fn write(&self) -> io::Result<()> {
+        // Secrets are among them.
+        make_private_dir(&self.pod_dir)?;
         for (name, source) in &self.sources {
             let path = self.path(name, source);
             match source {
@@ -149,12 +152,7 @@ pub(crate) fn segment(name: &str) -> Result<&str, ConfigError> {
     Ok(name)
 }
 
-fn resolve(
-    pod: &Pod,
-    volume: &Volume,
-    sources: &Sources,
-    context: FieldContext<'_>,
-) -> Result<Source, ConfigError> {
+fn resolve(pod: &Pod, volume: &Volume, sources: &Sources, context: FieldContext<'_>) -> Result<Source, ConfigError> {
     let mut files = Files::new();
     if let Some(map) = &volume.config_map {
         let mode = map.default_mode.unwrap_or(DEFAULT_MODE);
@@ -256,9 +254,9 @@ fn add_fields(
 ) -> Result<(), ConfigError> {
     for item in items.unwrap_or_default() {
         let path = item.field_ref.as_ref().map(|field| field.field_path.as_str());
-        let value = path.and_then(|path| field(pod, path, context)).ok_or_else(|| {
-            ConfigError(format!("unsupported fieldPath: {}", path.unwrap_or("resourceFieldRef")))
-        })?;
+        let value = path
+            .and_then(|path| field(pod, path, context))
+            .ok_or_else(|| ConfigError(format!("unsupported fieldPath: {}", path.unwrap_or("resourceFieldRef"))))?;
         put(files, &item.path, value.into_bytes(), item.mode.unwrap_or(mode))?;
     }
     Ok(())

@@ -8,11 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{
-    FutureExt as _, StreamExt as _,
-    future::BoxFuture,
-    stream::FuturesUnordered,
-};
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::PodStatus;
 use kubeedge_core::{
     message::ContentError,
@@ -30,7 +26,7 @@ use super::{
     process::remove_tree,
     references::{FetchError, Reference, Resolver},
     report::{PodKey, Told},
-    runtime::{ContainerId, PodRuntime, RuntimeError, SandboxConfig},
+    runtime::{ContainerId, ContainerStatus, PodRuntime, RuntimeError, SandboxConfig},
     snapshot::{PodSnapshot, Snapshots},
     status::{StatusInput, pod_status},
     volumes::Volumes,
@@ -251,7 +247,14 @@ impl Worker {
             return Ok(Next::Gone);
         }
         if self.refresh && goal == Goal::Run {
-            self.refresh_volumes(&observed).await?;
+            match self.refresh_volumes(&observed).await {
+                Ok(()) => self.refresh = false,
+                Err(error) => {
+                    tracing::warn!(pod = %self.entry.key, error = %Causes(&error), "volumes are not brought up to date");
+                    let retry = self.shared.config.retry;
+                    plan.wake = Some(plan.wake.map_or(retry, |wake| wake.min(retry)));
+                }
+            }
         }
         if !gone {
             self.tell(goal, &observed, &plan).await?;
@@ -328,8 +331,7 @@ impl Worker {
 
     /// Brings the files of ConfigMaps and Secrets up to date.
     async fn refresh_volumes(&mut self, observed: &Observed) -> Result<(), WorkError> {
-        self.refresh = false;
-        if self.entry.references.is_empty() || !observed.containers.iter().any(|found| found.is_running()) {
+        if self.entry.references.is_empty() || !observed.containers.iter().any(ContainerStatus::is_running) {
             return Ok(());
         }
         let loaded = self.load().await?;
@@ -351,7 +353,8 @@ impl Worker {
     /// Tells the status, if it is another one, and that the pod may go once nothing of it runs.
     async fn tell(&mut self, goal: Goal, observed: &Observed, plan: &Plan) -> Result<(), WorkError> {
         let runtime = &self.shared.runtime;
-        let name = self.shared.runtime_name.get_or_try_init(|| async { Ok::<_, RuntimeError>(runtime.version().await?.name) });
+        let name =
+            self.shared.runtime_name.get_or_try_init(|| async { Ok::<_, RuntimeError>(runtime.version().await?.name) });
         let now = self.shared.clock.now();
         let status = pod_status(&StatusInput {
             pod: &self.entry.pod,

@@ -27,8 +27,9 @@ async fn a_crash_loop_backs_off_and_says_so() {
     let agent = stage.agent_on(runtime.clone());
     let gaps = starts(&runtime, 9).await;
     assert_eq!(gaps, [0, 10, 20, 40, 80, 160, 300, 300]);
-    let status =
-        stage.told("web", |status| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    let status = stage
+        .told("web", |status| status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+        .await;
     let container = &status["containerStatuses"][0];
     assert_eq!(status["phase"], "Running");
     assert_eq!(container["restartCount"], 8);

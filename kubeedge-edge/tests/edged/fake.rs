@@ -84,8 +84,14 @@ impl PodRuntime for FakeRuntime {
     async fn run_sandbox(&self, config: SandboxConfig) -> Result<SandboxId, RuntimeError> {
         let id = SandboxId::new(format!("s{}", config.attempt));
         let created_at = self.clock.now();
-        let status =
-            SandboxStatus { id: id.clone(), uid: config.uid, attempt: config.attempt, ready: true, created_at, ip: None };
+        let status = SandboxStatus {
+            id: id.clone(),
+            uid: config.uid,
+            attempt: config.attempt,
+            ready: true,
+            created_at,
+            ip: None,
+        };
         self.lock().sandboxes.insert(id.clone(), status);
         Ok(id)
     }
@@ -116,7 +122,11 @@ impl PodRuntime for FakeRuntime {
         BTreeMap::new()
     }
 
-    async fn create_container(&self, sandbox: &SandboxId, config: ContainerConfig) -> Result<ContainerId, RuntimeError> {
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, RuntimeError> {
         let id = ContainerId::new(format!("{}-{}", config.name, config.attempt));
         let status = ContainerStatus {
             id: id.clone(),

@@ -96,7 +96,10 @@ async fn a_node_is_ready_with_its_first_message_and_keeps_its_lease() {
     assert!(started.elapsed() < Duration::from_secs(315), "{:?}", started.elapsed());
     let renewal = stage.cloud.got("renewal", is(&Operation::Update, LEASE)).await;
     let lease: Value = renewal.content.parse().unwrap();
-    assert_eq!((&lease["spec"]["holderIdentity"], &lease["spec"]["leaseDurationSeconds"]), (&json!("edge-1"), &json!(40)));
+    assert_eq!(
+        (&lease["spec"]["holderIdentity"], &lease["spec"]["leaseDurationSeconds"]),
+        (&json!("edge-1"), &json!(40))
+    );
     assert!(lease["spec"]["renewTime"].as_str().unwrap().ends_with("000Z"));
     agent.stop().await;
 }
@@ -174,7 +177,8 @@ async fn an_error_about_the_lease_is_never_taken_for_the_lease() {
     stage.cloud.got("renewal", is(&Operation::Update, LEASE)).await;
     for error in [nameless, unreachable, Answer::Done] {
         api.lock().unwrap().errors.push((LEASE, error));
-        let before = (stage.cloud.count(is(&Operation::Query, LEASE)), stage.cloud.count(is(&Operation::Update, LEASE)));
+        let before =
+            (stage.cloud.count(is(&Operation::Query, LEASE)), stage.cloud.count(is(&Operation::Update, LEASE)));
         let mut came = stage.cloud.came.clone();
         let healed = came.wait_for(|log| {
             let count = |operation| log.iter().filter(|m| is(&operation, LEASE)(m)).count();

@@ -17,7 +17,8 @@ const TELL: &str = r#"echo "hello $GREETING"; cat etc/app/color; echo; pwd; slee
 
 fn with_config(name: &str) -> Value {
     let mut pod = script(name, TELL);
-    pod["spec"]["volumes"] = json!([{"name": "cfg", "configMap": {"name": "settings"}}, {"name": "tmp", "emptyDir": {}}]);
+    pod["spec"]["volumes"] =
+        json!([{"name": "cfg", "configMap": {"name": "settings"}}, {"name": "tmp", "emptyDir": {}}]);
     let main = &mut pod["spec"]["containers"][0];
     main["volumeMounts"] = json!([{"name": "cfg", "mountPath": "/etc/app"}, {"name": "tmp", "mountPath": "/tmp"}]);
     main["env"] = json!([
@@ -34,7 +35,7 @@ async fn a_pod_lives_from_its_record_to_its_removal() {
     let mut pod = with_config("web");
     let pid_file = stage.dir.path().join("pid");
     pod["spec"]["containers"][0]["command"][2] =
-        json!(format!("echo $$ > {}; readlink $FILE; {TELL}", pid_file.display()));
+        json!(format!("echo $$$$ > {}; readlink $FILE; {TELL}", pid_file.display()));
     stage.put(&ResourceType::Pod, &pod).await;
     let agent = stage.agent().await;
 
@@ -116,7 +117,8 @@ async fn a_missing_config_map_is_asked_for_stored_and_acknowledged() {
     let agent = stage.agent().await;
     let waits = agent.sees("web", "waiting", |pod| pod.containers[0].state == "CreateContainerConfigError").await;
     assert_eq!(waits.phase, "Pending");
-    let status = stage.told("web", |status| status["containerStatuses"][0]["state"]["waiting"]["message"].is_string()).await;
+    let status =
+        stage.told("web", |status| status["containerStatuses"][0]["state"]["waiting"]["message"].is_string()).await;
     assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["message"], "configmap \"settings\" not found");
 
     cloud.connect(1);
@@ -190,7 +192,7 @@ async fn a_process_that_will_not_end_is_killed_with_its_children() {
     let stage = Stage::new(Cloud::absent());
     let (parent, child) = (stage.dir.path().join("parent"), stage.dir.path().join("child"));
     let text = format!(
-        "trap '' TERM; sleep 1000 & echo $! > {}; echo $$ > {}; while true; do sleep 0.1; done",
+        "trap '' TERM; sleep 1000 & echo $! > {}; echo $$$$ > {}; while true; do sleep 0.1; done",
         child.display(),
         parent.display()
     );
@@ -249,7 +251,7 @@ async fn init_containers_prepare_what_the_others_use() {
 async fn shutdown_stops_pods_only_if_told_to() {
     let mut stage = Stage::new(Cloud::absent());
     let pid_file = stage.dir.path().join("pid");
-    let text = format!("echo $$ > {}; exec sleep 1000", pid_file.display());
+    let text = format!("echo $$$$ > {}; exec sleep 1000", pid_file.display());
     stage.put(&ResourceType::Pod, &script("web", &text)).await;
     let runtime = stage.process_runtime().await;
     let agent = stage.agent_on(Arc::clone(&runtime));
@@ -257,7 +259,7 @@ async fn shutdown_stops_pods_only_if_told_to() {
     let pid = pid_in(&pid_file).await;
     agent.stop().await;
     assert!(is_alive(pid), "by default it goes on");
-    stage.config = stage.config.stop_pods_on_shutdown(Some(Duration::from_secs(2)));
+    stage.config = stage.config.clone().stop_pods_on_shutdown(Some(Duration::from_secs(2)));
     let agent = stage.agent_on(runtime);
     agent.sees("web", "running", is_running).await;
     agent.stop().await;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::stage::{Cloud, Stage, eventually, is_alive, is_running, pid_in, script};
 
 fn sleeper(file: &Path) -> Value {
-    script("web", &format!("echo $$ > {}; exec sleep 1000", file.display()))
+    script("web", &format!("echo $$$$ > {}; exec sleep 1000", file.display()))
 }
 
 #[tokio::test]

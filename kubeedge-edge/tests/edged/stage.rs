@@ -19,6 +19,7 @@ use kubeedge_core::{
     words::{Operation, Source},
 };
 use kubeedge_edge::edged::{Edged, EdgedConfig, PodRuntime, PodSnapshot, ProcessRuntime};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -109,6 +110,23 @@ pub(crate) struct Stage {
     pub(crate) config: EdgedConfig,
 }
 
+/// Nothing that was started on a stage outlives it.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let dir = self.dir.path().to_str().unwrap().as_bytes();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            let ours = environ
+                .split(|byte| *byte == 0)
+                .any(|variable| variable.strip_prefix(b"KUBEEDGE_POD_ROOT=").is_some_and(|root| root.starts_with(dir)));
+            if ours {
+                _ = kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+            }
+        }
+    }
+}
+
 /// An agent that runs on a stage. Dropped, it is as if it had been killed.
 pub(crate) struct Agent {
     pub(crate) edged: Edged,
@@ -150,7 +168,8 @@ impl Agent {
     /// Waits for a line in the log of a container.
     pub(crate) async fn logged(&self, pod: &str, line: &str) {
         let path = self.edged.log_path("shop", pod, "main").expect("no log");
-        eventually(line, || std::fs::read_to_string(&path).is_ok_and(|log| log.lines().any(|found| found == line))).await;
+        eventually(line, || std::fs::read_to_string(&path).is_ok_and(|log| log.lines().any(|found| found == line)))
+            .await;
     }
 }
 
@@ -168,8 +187,8 @@ impl Stage {
     pub(crate) fn new(cloud: Cloud) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let node = NodeName::new("edge-1").unwrap();
-        let config = EdgedConfig::new(node, dir.path().join("kubelet"), dir.path().join("logs"))
-            .node_ip([192, 0, 2, 7].into());
+        let config =
+            EdgedConfig::new(node, dir.path().join("kubelet"), dir.path().join("logs")).node_ip([192, 0, 2, 7].into());
         let store = MetaHandle::new(MetaService::new(MemoryStore::new()));
         Self { dir, store, cloud, clock: Arc::new(SystemClock), config }
     }

@@ -22,7 +22,8 @@ pub(super) fn object(request: &ApiRequest, builtin: Option<&Schema>) -> Result<V
 }
 
 pub(super) fn json(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("couldn't parse the body as JSON: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("couldn't parse the body as JSON: {error}")))
 }
 
 pub(super) fn yaml(body: &[u8]) -> Result<Value, ApiError> {

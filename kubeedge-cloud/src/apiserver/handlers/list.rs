@@ -114,7 +114,8 @@ fn envelope(call: &Call, metadata: &Value, items: impl Iterator<Item = Bytes>) -
         _ => (call.resource().list_kind.clone(), call.target().api_version()),
     };
     let mut out = BytesMut::new();
-    let head = format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[", json!(kind), json!(version));
+    let head =
+        format!("{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[", json!(kind), json!(version));
     out.put(head.as_bytes());
     for (i, item) in items.enumerate() {
         if i > 0 {

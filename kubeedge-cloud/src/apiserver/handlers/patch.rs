@@ -8,6 +8,7 @@ use crate::apiserver::{
     lifecycle::{self, Part, decode, metadata},
     patch::{self, Applied, track},
     reply::Reply,
+    service::BODY_LIMIT,
     status::{ApiError, FieldError, Subject},
     store::{Object, Transaction},
 };
@@ -40,7 +41,8 @@ fn parse(call: &Call) -> Result<Patch, ApiError> {
         }
         "application/apply-patch+yaml" => {
             let Some(manager) = request.query.text("fieldManager") else {
-                let subject = Subject { group: "meta.k8s.io".into(), resource: "PatchOptions".into(), name: String::new() };
+                let subject =
+                    Subject { group: "meta.k8s.io".into(), resource: "PatchOptions".into(), name: String::new() };
                 return Err(ApiError::invalid(subject, &[FieldError::required("fieldManager")]));
             };
             let config = object(body::yaml(&request.body)?)?;
@@ -75,6 +77,27 @@ pub(super) async fn patch(call: Call, part: Part) -> Result<Reply, ApiError> {
     Ok(call.written(code, stored, warnings))
 }
 
+/// Operations that a JSON patch may have, and copies among them, as each can double the object.
+const OPERATIONS: usize = 10_000;
+const COPIES: usize = 100;
+
+fn patch_json(object: &mut Value, patch: &json_patch::Patch) -> Result<(), ApiError> {
+    let is_copy = |operation: &json_patch::PatchOperation| matches!(operation, json_patch::PatchOperation::Copy(_));
+    if patch.0.len() > OPERATIONS || patch.0.iter().filter(|operation| is_copy(operation)).count() > COPIES {
+        let why = format!("the JSON patch has more than {OPERATIONS} operations or {COPIES} copies");
+        return Err(ApiError::bad_request(why));
+    }
+    for operation in &patch.0 {
+        json_patch::patch(object, std::slice::from_ref(operation)).map_err(|error| {
+            ApiError::unprocessable(format!("the server rejected our request due to an error in our request: {error}"))
+        })?;
+        if is_copy(operation) && object.to_string().len() > BODY_LIMIT {
+            return Err(ApiError::too_large(BODY_LIMIT));
+        }
+    }
+    Ok(())
+}
+
 struct Work {
     target: lifecycle::Target,
     key: crate::apiserver::store::Key,
@@ -102,11 +125,7 @@ impl Work {
         let mut object = old.value();
         object["apiVersion"] = self.target.api_version().into();
         match patch {
-            Patch::Json(patch) => json_patch::patch(&mut object, &patch).map_err(|error| {
-                ApiError::unprocessable(format!(
-                    "the server rejected our request due to an error in our request: {error}"
-                ))
-            })?,
+            Patch::Json(patch) => patch_json(&mut object, &patch)?,
             Patch::Merge(patch) => json_patch::merge(&mut object, &patch),
             Patch::Strategic(patch) => {
                 object = patch::strategic(&self.target.schema(), object, patch).map_err(ApiError::bad_request)?;
@@ -129,7 +148,7 @@ impl Work {
         force: bool,
     ) -> Outcome {
         let now = transaction.now();
-        let mut live = old.map(|object| object.value()).unwrap_or_else(|| json!({}));
+        let mut live = old.map_or_else(|| json!({}), |object| object.value());
         if !self.key.name.is_empty() {
             let given = config.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
             if !given.is_empty() && given != &*self.key.name {
@@ -142,7 +161,7 @@ impl Work {
         live["apiVersion"] = self.target.api_version().into();
         live["kind"] = self.target.resource.kind.as_str().into();
         let apply = Applied { manager, force, part: self.part };
-        let mut object = patch::apply(&self.target, live, config, &apply, now)?;
+        let mut object = patch::apply(&self.target, &live, config, &apply, now)?;
         let warnings = decode(&self.target, &self.metadata, &mut object, self.validation)?;
         match old {
             Some(old) => {

@@ -4,13 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::Call;
-use crate::apiserver::{
-    lifecycle::metadata,
-    reply::Reply,
-    status::ApiError,
-    store::Key,
-    token,
-};
+use crate::apiserver::{lifecycle::metadata, reply::Reply, status::ApiError, store::Key, token};
 
 /// Answers a review. Whoever gets here is the administrator, who may do everything.
 pub(super) fn review(call: &Call) -> Result<Reply, ApiError> {

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Call, body};
+use super::{Call, body, not_allowed};
 use crate::apiserver::{
     lifecycle::{self, Part, seconds},
     reply::Reply,
@@ -21,7 +21,7 @@ const USUAL_TOKEN: i64 = 3600;
 /// Binds a pod to a node.
 pub(super) async fn bind(call: Call) -> Result<Reply, ApiError> {
     if call.request.method != http::Method::POST {
-        return Err(call.not_allowed());
+        return Err(not_allowed());
     }
     let binding = body::object(&call.request, Some(&call.types.schema("Binding")))?;
     let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -57,9 +57,9 @@ pub(super) async fn bind(call: Call) -> Result<Reply, ApiError> {
 }
 
 /// Signs a token for a service account.
-pub(super) async fn token(call: &Call) -> Result<Reply, ApiError> {
+pub(super) fn token(call: &Call) -> Result<Reply, ApiError> {
     if call.request.method != http::Method::POST {
-        return Err(call.not_allowed());
+        return Err(not_allowed());
     }
     let schema = call.types.schema("TokenRequest");
     let mut request = body::object(&call.request, Some(&schema))?;

@@ -35,9 +35,7 @@ pub(super) fn watch(call: &Call) -> Result<Reply, ApiError> {
     let from = query.number::<u64>("resourceVersion")?.unwrap_or(0);
     let initial = query.flag("sendInitialEvents");
     if initial && query.text("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(ApiError::bad_request(
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
+        return Err(ApiError::bad_request("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
     }
     let timeout = query.number::<u64>("timeoutSeconds")?.filter(|s| *s > 0).map_or(LONGEST, Duration::from_secs);
     let state = call.store.state().clone();
@@ -204,9 +202,7 @@ impl Lens {
             (None, false) => None,
             (None, true) => Some(self.event("ADDED", &change.object.json)),
             (Some(_), true) => Some(self.event("MODIFIED", &change.object.json)),
-            (Some(_), false) if change.kind == ChangeKind::Deleted => {
-                Some(self.event("DELETED", &change.object.json))
-            }
+            (Some(_), false) if change.kind == ChangeKind::Deleted => Some(self.event("DELETED", &change.object.json)),
             (Some(before), false) => Some(self.event("DELETED", &before.at_version(change.version()))),
         }
     }
@@ -216,11 +212,7 @@ impl Lens {
             return line(kind, json);
         }
         let value: Value = serde_json::from_slice(json).unwrap_or_default();
-        if self.view.form == Form::Table {
-            line(kind, &self.table(value))
-        } else {
-            line(kind, &self.view.bytes(value))
-        }
+        if self.view.form == Form::Table { line(kind, &self.table(value)) } else { line(kind, &self.view.bytes(value)) }
     }
 
     fn table(&self, value: Value) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Target, check, control, fill, metadata, seconds};
+use super::{Target, check, control, fill, limit, metadata, seconds};
 use crate::apiserver::{
     registry::Strategy,
     status::ApiError,
@@ -45,7 +45,8 @@ pub(crate) fn create(
     }
     let wanted = object["apiVersion"].take();
     object["apiVersion"] = resource.api_version(resource.storage_version()).into();
-    let (_, mut stored) = transaction.put(resource, object);
+    let (kept, mut stored) = transaction.put(resource, object);
+    limit(&kept)?;
     stored["apiVersion"] = wanted;
     if resource.strategy == Strategy::Namespace {
         default_account(transaction, &name)?;
@@ -95,9 +96,7 @@ fn check_namespace(
     let Some(namespaces) = registry.find("", "namespaces") else { return Ok(()) };
     match transaction.get(namespaces, &Key::new("", namespace)) {
         None => Err(ApiError::not_found(namespaces.subject(namespace))),
-        Some(found) if found.deleting => {
-            Err(ApiError::namespace_terminating(target.resource.subject(name), namespace))
-        }
+        Some(found) if found.deleting => Err(ApiError::namespace_terminating(target.resource.subject(name), namespace)),
         Some(_) => Ok(()),
     }
 }
@@ -107,9 +106,9 @@ fn check_definition(transaction: &Transaction<'_>, target: &Target) -> Result<()
     let Some(definitions) = registry.find("apiextensions.k8s.io", "customresourcedefinitions") else { return Ok(()) };
     match transaction.get(definitions, &Key::new("", &target.resource.id)) {
         None => Err(ApiError::no_such_path()),
-        Some(found) if found.deleting => Err(ApiError::method_not_allowed(
-            "create not allowed while custom resource definition is terminating",
-        )),
+        Some(found) if found.deleting => {
+            Err(ApiError::method_not_allowed("create not allowed while custom resource definition is terminating"))
+        }
         Some(_) => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Target, check, control, fill, is_done, metadata};
+use super::{Target, check, control, fill, is_done, limit, metadata};
 use crate::apiserver::{
     registry::Strategy,
     status::{ApiError, FieldError},
@@ -73,7 +73,9 @@ pub(crate) fn update(
     let mut stored = if old.deleting && is_done(resource, &new) {
         transaction.remove(resource, new)
     } else {
-        transaction.put(resource, new).1
+        let (kept, stored) = transaction.put(resource, new);
+        limit(&kept)?;
+        stored
     };
     stored["apiVersion"] = target.api_version().into();
     Ok(stored)
@@ -106,7 +108,8 @@ fn check_preconditions(target: &Target, old: &Object, new: &mut Value) -> Result
         }
         given if given.parse() == Ok(old.version) => {}
         given if given.parse::<u64>().is_err() => {
-            let errors = [FieldError::invalid("metadata.resourceVersion", &given.into(), "must be an unsigned integer")];
+            let errors =
+                [FieldError::invalid("metadata.resourceVersion", &given.into(), "must be an unsigned integer")];
             return Err(ApiError::invalid(resource.kind_subject(name), &errors));
         }
         _ => return Err(ApiError::modified(resource.subject(name))),
@@ -194,9 +197,8 @@ fn count_generation(target: &Target, was: &Value, new: &mut Value) {
     if !target.resource.counts_generations() {
         return;
     }
-    let ignored = |key: &str| {
-        matches!(key, "metadata" | "apiVersion" | "kind") || (key == "status" && target.has_status())
-    };
+    let ignored =
+        |key: &str| matches!(key, "metadata" | "apiVersion" | "kind") || (key == "status" && target.has_status());
     let body = |object: &Value| -> Vec<(String, Value)> {
         let fields = object.as_object().into_iter().flatten();
         fields.filter(|(key, _)| !ignored(key)).map(|(key, value)| (key.clone(), value.clone())).collect()

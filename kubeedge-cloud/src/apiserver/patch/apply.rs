@@ -79,14 +79,7 @@ fn subresource(part: Part) -> &'static str {
 }
 
 /// Records the fields that a plain update changes. Objects that were never applied have no record and get none.
-pub(crate) fn track(
-    target: &Target,
-    old: &Object,
-    new: &mut Value,
-    manager: &str,
-    part: Part,
-    now: jiff::Timestamp,
-) {
+pub(crate) fn track(target: &Target, old: &Object, new: &mut Value, manager: &str, part: Part, now: jiff::Timestamp) {
     let was = old.value();
     let given = new.pointer("/metadata/managedFields").and_then(Value::as_array);
     // An empty list, or one empty entry, asks for the record to be dropped.
@@ -143,14 +136,18 @@ pub(crate) fn track(
 /// Applies a configuration to the live object and returns the result with its record of owners.
 pub(crate) fn apply(
     target: &Target,
-    live: Value,
-    config: Value,
+    live: &Value,
+    mut config: Value,
     how: &Applied<'_>,
     now: jiff::Timestamp,
 ) -> Result<Value, ApiError> {
     let schema = target.schema();
     let schema = Some(&*schema);
-    let mut entries = entries(&live);
+    if target.has_status() && how.part == Part::Main {
+        // It would not be stored, so nobody can own it.
+        config.as_object_mut().map(|config| config.remove("status"));
+    }
+    let mut entries = entries(live);
     let is_new = live.get("metadata").is_none();
     if entries.is_empty() && !is_new {
         entries.push(Entry {
@@ -159,7 +156,7 @@ pub(crate) fn apply(
             api_version: target.api_version(),
             time: seconds(now),
             subresource: String::new(),
-            fields: fields::of(schema, &fields::ownable(&live)),
+            fields: fields::of(schema, &fields::ownable(live)),
         });
     }
     let config_fields = fields::of(schema, &fields::ownable(&config));
@@ -169,7 +166,7 @@ pub(crate) fn apply(
     let mut conflicts = Vec::new();
     for entry in &others {
         let mut found = Vec::new();
-        collide(schema, &config_fields, &entry.fields, &live, &config, "", &mut found);
+        collide(schema, &config_fields, &entry.fields, live, &config, "", &mut found);
         conflicts.extend(found.into_iter().map(|path| (describe(entry), path)));
     }
     if !conflicts.is_empty() && !how.force {
@@ -178,13 +175,15 @@ pub(crate) fn apply(
     let mut merged = merge(schema, live.clone(), config.clone());
     if let Some(before) = own.first() {
         let mut kept = config_fields.clone();
-        others.iter().for_each(|entry| fields::unite(&mut kept, &entry.fields));
+        for entry in &others {
+            fields::unite(&mut kept, &entry.fields);
+        }
         remove(schema, &before.fields, &kept, &mut merged);
     }
     if how.force && !conflicts.is_empty() {
         for entry in &mut others {
             let mut lost = Fields::new();
-            differing(schema, &config_fields, &live, &config, &mut lost);
+            differing(schema, &config_fields, live, &config, &mut lost);
             fields::subtract(&mut entry.fields, &lost);
         }
     }
@@ -369,12 +368,12 @@ mod tests {
         Target { resource: Registry::builtin().find("", "pods").unwrap().clone(), version: "v1".to_owned() }
     }
 
-    fn run(live: Value, config: Value, manager: &str, force: bool) -> Result<Value, ApiError> {
+    fn run(live: &Value, config: Value, manager: &str, force: bool) -> Result<Value, ApiError> {
         let how = Applied { manager, force, part: Part::Main };
         apply(&target(), live, config, &how, jiff::Timestamp::UNIX_EPOCH)
     }
 
-    fn config(labels: Value, containers: Value) -> Value {
+    fn config(labels: &Value, containers: &Value) -> Value {
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": labels},
             "spec": {"containers": containers}})
     }
@@ -385,12 +384,15 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_applied_goes_and_what_others_own_stays() {
-        let first = config(json!({"a": "1", "b": "2"}), json!([{"name": "x", "image": "x:1"}, {"name": "y", "image": "y:1"}]));
-        let live = run(new(), first, "one", false).unwrap();
+        let first = config(
+            &json!({"a": "1", "b": "2"}),
+            &json!([{"name": "x", "image": "x:1"}, {"name": "y", "image": "y:1"}]),
+        );
+        let live = run(&new(), first, "one", false).unwrap();
         let other = json!({"metadata": {"name": "p", "labels": {"c": "3"}}});
-        let live = run(live, other, "two", false).unwrap();
-        let second = config(json!({"a": "1"}), json!([{"name": "x", "image": "x:2"}]));
-        let live = run(live, second, "one", false).unwrap();
+        let live = run(&live, other, "two", false).unwrap();
+        let second = config(&json!({"a": "1"}), &json!([{"name": "x", "image": "x:2"}]));
+        let live = run(&live, second, "one", false).unwrap();
         assert_eq!(live["metadata"]["labels"], json!({"a": "1", "c": "3"}));
         assert_eq!(live["spec"]["containers"], json!([{"name": "x", "image": "x:2"}]));
         let managers: Vec<_> = entries(&live).into_iter().map(|e| (e.manager, e.operation)).collect();
@@ -399,31 +401,37 @@ mod tests {
 
     #[test]
     fn two_who_disagree_collide_unless_one_forces() {
-        let live = run(new(), config(json!({"a": "1"}), json!([{"name": "x", "image": "x:1"}])), "one", false).unwrap();
-        let wanted = config(json!({"a": "1"}), json!([{"name": "x", "image": "x:2"}]));
-        let error = run(live.clone(), wanted.clone(), "two", false).unwrap_err();
+        let live =
+            run(&new(), config(&json!({"a": "1"}), &json!([{"name": "x", "image": "x:1"}])), "one", false).unwrap();
+        let wanted = config(&json!({"a": "1"}), &json!([{"name": "x", "image": "x:2"}]));
+        let error = run(&live, wanted.clone(), "two", false).unwrap_err();
         assert_eq!(
             error.to_string(),
             "Apply failed with 1 conflict: conflict with \"one\": .spec.containers[name=\"x\"].image"
         );
-        let live = run(live, wanted, "two", true).unwrap();
+        let live = run(&live, wanted, "two", true).unwrap();
         assert_eq!(live["spec"]["containers"][0]["image"], "x:2");
         let one = entries(&live).into_iter().find(|e| e.manager == "one").unwrap();
-        assert_eq!(Value::Object(one.fields)["f:spec"]["f:containers"]["k:{\"name\":\"x\"}"], json!({".": {}, "f:name": {}}));
+        assert_eq!(
+            Value::Object(one.fields)["f:spec"]["f:containers"]["k:{\"name\":\"x\"}"],
+            json!({".": {}, "f:name": {}})
+        );
     }
 
     #[test]
     fn an_object_without_a_record_belongs_to_before_first_apply() {
         let live = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "1"}}});
         let wanted = json!({"metadata": {"name": "p", "labels": {"a": "2"}}});
-        let error = run(live.clone(), wanted.clone(), "one", false).unwrap_err();
+        let error = run(&live, wanted.clone(), "one", false).unwrap_err();
         assert!(error.to_string().contains("before-first-apply"), "{error}");
-        assert_eq!(run(live, wanted, "one", true).unwrap()["metadata"]["labels"]["a"], "2");
+        assert_eq!(run(&live, wanted, "one", true).unwrap()["metadata"]["labels"]["a"], "2");
     }
 
     #[test]
     fn a_plain_update_takes_over_what_it_changes() {
-        let live = run(new(), config(json!({"a": "1", "b": "1"}), json!([{"name": "x", "image": "x:1"}])), "one", false).unwrap();
+        let live =
+            run(&new(), config(&json!({"a": "1", "b": "1"}), &json!([{"name": "x", "image": "x:1"}])), "one", false)
+                .unwrap();
         let old = Object::new(&live, 1, &[]);
         let mut new = live;
         new["metadata"]["labels"]["a"] = "2".into();

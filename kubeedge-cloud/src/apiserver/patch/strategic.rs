@@ -68,7 +68,7 @@ fn merge_maps(
             (Some(Value::Array(old)), Value::Array(new)) => {
                 let order = orders.remove(&key);
                 let delete = deletes.remove(&key);
-                Value::Array(merge_lists(field, &key, old, new, order, delete)?)
+                Value::Array(merge_lists(field, &key, &old, new, order, delete)?)
             }
             (Some(old @ Value::Object(_)), new @ Value::Object(_)) => merge(field, old, new)?,
             (_, new) => strip(new),
@@ -81,7 +81,7 @@ fn merge_maps(
 fn merge_lists(
     schema: Option<&Schema>,
     name: &str,
-    old: Vec<Value>,
+    old: &[Value],
     new: Vec<Value>,
     order: Option<Value>,
     delete: Option<Value>,
@@ -103,7 +103,7 @@ fn merge_lists(
                     merged.push(value);
                 }
             }
-            Ok(ordered(merged, &old, &order, PartialEq::eq))
+            Ok(ordered(merged, old, &order, PartialEq::eq))
         }
         _ => Ok(new.into_iter().map(strip).collect()),
     }
@@ -113,7 +113,7 @@ fn merge_items(
     schema: Option<&Schema>,
     name: &str,
     key: &str,
-    old: Vec<Value>,
+    old: &[Value],
     new: Vec<Value>,
     order: &[Value],
 ) -> Result<Vec<Value>, String> {
@@ -121,7 +121,7 @@ fn merge_items(
     if new.iter().any(replaces) {
         return Ok(new.into_iter().filter(|item| !replaces(item)).map(strip).collect());
     }
-    let mut merged = old.clone();
+    let mut merged = old.to_vec();
     for mut item in new {
         let Some(id) = item.get(key).cloned() else {
             return Err(format!("an item of {name} in the patch lacks its merge key {key:?}"));
@@ -139,7 +139,7 @@ fn merge_items(
             (_, None) => merged.push(strip(item)),
         }
     }
-    Ok(ordered(merged, &old, order, |a, b| a.get(key) == b.get(key)))
+    Ok(ordered(merged, old, order, |a, b| a.get(key) == b.get(key)))
 }
 
 /// Puts items into the order that the patch asks for; items it does not name keep their place among the others.
@@ -173,7 +173,8 @@ fn strip(value: Value) -> Value {
         Value::Array(items) => {
             let kept = items.into_iter().filter(|item| {
                 let directive = item.get(DIRECTIVE).and_then(Value::as_str);
-                directive != Some("delete") && !(directive == Some("replace") && item.as_object().is_some_and(|m| m.len() == 1))
+                directive != Some("delete")
+                    && !(directive == Some("replace") && item.as_object().is_some_and(|m| m.len() == 1))
             });
             Value::Array(kept.map(strip).collect())
         }
@@ -259,8 +260,12 @@ mod tests {
     #[test]
     fn nulls_remove_and_maps_are_replaced_when_asked() {
         let object = json!({"metadata": {"labels": {"a": "1", "b": "2"}, "annotations": {"x": "1"}}});
-        let patch = json!({"metadata": {"labels": {"a": null, "c": "3"}, "annotations": {"$patch": "replace", "y": "2"}}});
-        assert_eq!(pod(object, patch), json!({"metadata": {"labels": {"b": "2", "c": "3"}, "annotations": {"y": "2"}}}));
+        let patch =
+            json!({"metadata": {"labels": {"a": null, "c": "3"}, "annotations": {"$patch": "replace", "y": "2"}}});
+        assert_eq!(
+            pod(object, patch),
+            json!({"metadata": {"labels": {"b": "2", "c": "3"}, "annotations": {"y": "2"}}})
+        );
     }
 
     #[test]

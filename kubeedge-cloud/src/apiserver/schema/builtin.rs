@@ -94,9 +94,8 @@ impl TypeTable {
             map.atomic = marks.into_iter().any(|m| m == "atomic");
             return Arc::new(map);
         }
-        let leaf = |kind, format: Option<&str>| {
-            Arc::new(Schema { format: format.map(str::to_owned), ..Schema::of(kind) })
-        };
+        let leaf =
+            |kind, format: Option<&str>| Arc::new(Schema { format: format.map(str::to_owned), ..Schema::of(kind) });
         match kind {
             "string" => leaf(Kind::String, None),
             "int32" | "int64" => leaf(Kind::Integer, Some(kind)),

@@ -1,5 +1,7 @@
 //! Validation of custom resources against their schema.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{Kind, ListType, Rules, Schema, join, type_name};
@@ -88,13 +90,17 @@ fn fits(schema: &Schema, value: &Value) -> bool {
 }
 
 fn duplicates(schema: &Schema, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
-    let same = |a: &Value, b: &Value| match &schema.list {
-        ListType::Atomic => schema.rules.as_ref().is_some_and(|r| r.unique) && a == b,
-        ListType::Set => a == b,
-        ListType::Map(keys) => keys.iter().all(|k| a.get(k) == b.get(k)),
+    let key = |item: &Value| match &schema.list {
+        ListType::Atomic => schema.rules.as_ref().filter(|rules| rules.unique).map(|_| item.to_string()),
+        ListType::Set => Some(item.to_string()),
+        ListType::Map(keys) => {
+            let values: Vec<_> = keys.iter().map(|k| item.get(k).unwrap_or(&Value::Null).to_string()).collect();
+            Some(values.join(","))
+        }
     };
+    let mut seen = HashSet::new();
     for (i, item) in items.iter().enumerate() {
-        if items[..i].iter().any(|earlier| same(earlier, item)) {
+        if key(item).is_some_and(|key| !seen.insert(key)) {
             errors.push(FieldError::duplicate(&format!("{path}[{i}]"), item));
         }
     }
@@ -197,8 +203,8 @@ mod tests {
 
     use super::{super::parse_custom, *};
 
-    fn errors(schema: Value, value: Value) -> Vec<String> {
-        validate(&parse_custom(&schema).unwrap(), &value).iter().map(ToString::to_string).collect()
+    fn errors(schema: &Value, value: &Value) -> Vec<String> {
+        validate(&parse_custom(schema).unwrap(), value).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -212,15 +218,15 @@ mod tests {
             "map": {"type": "object", "additionalProperties": {"type": "boolean"}}}}}});
         assert!(
             errors(
-                schema.clone(),
-                json!({"spec": {"mode": "auto", "count": 5, "name": "abc", "port": 80, "tags": ["a"], "map": {"x": true}}})
+                &schema,
+                &json!({"spec": {"mode": "auto", "count": 5, "name": "abc", "port": 80, "tags": ["a"], "map": {"x": true}}})
             )
             .is_empty()
         );
         assert_eq!(
             errors(
-                schema.clone(),
-                json!({"spec": {"mode": "off", "count": 9, "name": "ABCD", "port": true, "tags": ["a", "a"], "map": {"x": 1}}})
+                &schema,
+                &json!({"spec": {"mode": "off", "count": 9, "name": "ABCD", "port": true, "tags": ["a", "a"], "map": {"x": 1}}})
             ),
             [
                 "spec.count: Invalid value: 9: should be less than or equal to 5",
@@ -232,18 +238,19 @@ mod tests {
                 "spec.tags[1]: Duplicate value: \"a\"",
             ]
         );
-        assert_eq!(errors(schema.clone(), json!({})), ["spec: Required value"]);
-        assert_eq!(errors(schema, json!({"spec": {"mode": null}})), [
-            "spec.mode: Invalid value: null: must be of type string"
-        ]);
+        assert_eq!(errors(&schema, &json!({})), ["spec: Required value"]);
+        assert_eq!(
+            errors(&schema, &json!({"spec": {"mode": null}})),
+            ["spec.mode: Invalid value: null: must be of type string"]
+        );
     }
 
     #[test]
     fn junctions_hold_as_their_names_say() {
         let schema = json!({"type": "object", "oneOf": [{"required": ["a"]}, {"required": ["b"]}], "not": {"required": ["c"]},
             "properties": {"a": {"type": "string"}, "b": {"type": "string"}, "c": {"type": "string"}}});
-        assert!(errors(schema.clone(), json!({"a": "1"})).is_empty());
-        assert_eq!(errors(schema.clone(), json!({"a": "1", "b": "1"})).len(), 1);
-        assert_eq!(errors(schema, json!({"a": "1", "c": "1"})).len(), 1);
+        assert!(errors(&schema, &json!({"a": "1"})).is_empty());
+        assert_eq!(errors(&schema, &json!({"a": "1", "b": "1"})).len(), 1);
+        assert_eq!(errors(&schema, &json!({"a": "1", "c": "1"})).len(), 1);
     }
 }

@@ -26,7 +26,6 @@ fn walk(schema: &Schema, value: &mut Value, path: &str, found: &mut Coerced) {
         return;
     }
     let fits = match (schema.kind, &mut *value) {
-        (Kind::Any, _) => true,
         (Kind::Object, Value::Object(map)) => {
             if schema.properties.is_empty() && schema.additional.is_none() {
                 return;
@@ -55,7 +54,8 @@ fn walk(schema: &Schema, value: &mut Value, path: &str, found: &mut Coerced) {
             true
         }
         (Kind::Integer | Kind::IntOrString, Value::Number(n)) => n.is_i64() || n.is_u64(),
-        (Kind::String | Kind::Quantity | Kind::IntOrString, Value::String(_))
+        (Kind::Any, _)
+        | (Kind::String | Kind::Quantity | Kind::IntOrString, Value::String(_))
         | (Kind::Number, Value::Number(_))
         | (Kind::Boolean, Value::Bool(_)) => true,
         (Kind::Time, Value::String(text)) => text.parse::<jiff::Timestamp>().is_ok(),

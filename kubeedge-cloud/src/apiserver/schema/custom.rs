@@ -83,15 +83,13 @@ fn rules(source: &Map<String, Value>, path: &str, depth: usize) -> Result<Option
         let Some(Value::Array(parts)) = source.get(name) else { return Ok(Vec::new()) };
         parts.iter().map(|part| node(part, &join(path, name), depth + 1).map(Arc::new)).collect()
     };
-    let pattern = match text(source, "pattern") {
-        None => None,
-        Some(pattern) => Some(
-            RegexBuilder::new(&pattern)
-                .size_limit(PATTERN_LIMIT)
-                .build()
-                .map_err(|_| format!("{}: must be a valid regular expression, not {pattern:?}", join(path, "pattern")))?,
-        ),
-    };
+    let pattern =
+        match text(source, "pattern") {
+            None => None,
+            Some(pattern) => Some(RegexBuilder::new(&pattern).size_limit(PATTERN_LIMIT).build().map_err(|_| {
+                format!("{}: must be a valid regular expression, not {pattern:?}", join(path, "pattern"))
+            })?),
+        };
     let rules = Rules {
         allowed: source.get("enum").and_then(Value::as_array).cloned(),
         minimum: number("minimum").map(|n| (n, flag("exclusiveMinimum"))),

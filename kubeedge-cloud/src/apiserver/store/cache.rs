@@ -49,13 +49,7 @@ struct Shelf {
 
 impl Shelf {
     fn new(floor: u64) -> Self {
-        Self {
-            objects: BTreeMap::new(),
-            history: VecDeque::new(),
-            bytes: 0,
-            floor,
-            changed: watch::Sender::new(()),
-        }
+        Self { objects: BTreeMap::new(), history: VecDeque::new(), bytes: 0, floor, changed: watch::Sender::new(()) }
     }
 }
 

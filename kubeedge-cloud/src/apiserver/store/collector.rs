@@ -56,12 +56,8 @@ pub(super) struct Collector {
 impl Collector {
     /// Finds the work that an earlier run left behind.
     pub(super) fn new(cache: &Cache) -> Self {
-        let mut collector = Self {
-            queue: VecDeque::new(),
-            queued: HashSet::new(),
-            swept: Timestamp::UNIX_EPOCH,
-            postponed: false,
-        };
+        let mut collector =
+            Self { queue: VecDeque::new(), queued: HashSet::new(), swept: Timestamp::UNIX_EPOCH, postponed: false };
         for (resource, key) in cache.owned() {
             collector.push(Work::Owners(resource, key));
         }
@@ -87,7 +83,9 @@ impl Collector {
     }
 
     pub(super) fn extend(&mut self, work: Vec<Work>) {
-        work.into_iter().for_each(|work| self.push(work));
+        for work in work {
+            self.push(work);
+        }
     }
 
     /// Puts work back whose effect could not be stored; it waits for the next request.

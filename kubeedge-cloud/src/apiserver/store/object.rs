@@ -101,7 +101,12 @@ fn owners(metadata: &Value) -> Vec<Owner> {
         .filter_map(|reference| {
             let text = |key: &str| reference[key].as_str();
             let group = text("apiVersion")?.split_once('/').map_or("", |(group, _)| group);
-            Some(Owner { group: group.into(), kind: text("kind")?.into(), name: text("name")?.into(), uid: text("uid")?.into() })
+            Some(Owner {
+                group: group.into(),
+                kind: text("kind")?.into(),
+                name: text("name")?.into(),
+                uid: text("uid")?.into(),
+            })
         })
         .collect()
 }

@@ -134,8 +134,7 @@ impl Database {
         cache: &mut Cache,
         resource: &Arc<crate::apiserver::registry::Resource>,
     ) -> Result<(), StoreError> {
-        let mut query =
-            self.0.prepare("SELECT namespace, name, version, object FROM objects WHERE resource = ?1")?;
+        let mut query = self.0.prepare("SELECT namespace, name, version, object FROM objects WHERE resource = ?1")?;
         let mut rows = query.query([&*resource.id])?;
         while let Some(row) = rows.next()? {
             let json: Vec<u8> = row.get(3)?;
@@ -159,8 +158,8 @@ impl Database {
             let mut put = transaction.prepare(
                 "INSERT OR REPLACE INTO objects (resource, namespace, name, version, object) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?;
-            let mut delete = transaction
-                .prepare("DELETE FROM objects WHERE resource = ?1 AND namespace = ?2 AND name = ?3")?;
+            let mut delete =
+                transaction.prepare("DELETE FROM objects WHERE resource = ?1 AND namespace = ?2 AND name = ?3")?;
             for change in changes {
                 let Object { key, version, json, .. } = &*change.object;
                 let place = (&*change.resource.id, &*key.namespace, &*key.name);

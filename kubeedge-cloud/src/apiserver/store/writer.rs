@@ -84,9 +84,8 @@ impl Writer {
             while batch.len() < BATCH {
                 match jobs.try_recv() {
                     Ok(job) => batch.push(job),
-                    Err(mpsc::error::TryRecvError::Empty) => break,
                     Err(mpsc::error::TryRecvError::Disconnected) if batch.is_empty() => return,
-                    Err(mpsc::error::TryRecvError::Disconnected) => break,
+                    Err(_) => break,
                 }
             }
             self.run_batch(&mut batch);
@@ -122,8 +121,7 @@ impl Writer {
             }
             version
         };
-        let committed =
-            if changes.is_empty() { Ok(()) } else { self.database.commit(&changes, version) };
+        let committed = if changes.is_empty() { Ok(()) } else { self.database.commit(&changes, version) };
         match committed {
             Ok(()) => {
                 if !changes.is_empty() {
@@ -131,13 +129,17 @@ impl Writer {
                     let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
                     cache.commit(changes, version);
                 }
-                delivers.into_iter().for_each(|deliver| deliver(Ok(())));
+                for deliver in delivers {
+                    deliver(Ok(()));
+                }
             }
             Err(error) => {
                 let why = chain(&error);
                 tracing::error!(error = %why, "changes could not be stored");
                 self.collector.postpone(work);
-                delivers.into_iter().for_each(|deliver| deliver(Err(why.clone())));
+                for deliver in delivers {
+                    deliver(Err(why.clone()));
+                }
             }
         }
     }

@@ -113,11 +113,15 @@ mod tests {
         assert_eq!(word(json!({"status": {"phase": "Pending"}})), "Pending");
         let waiting = json!({"status": {"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}]}});
         assert_eq!(word(waiting), "ErrImagePull");
-        let ended = json!({"status": {"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 3}}}]}});
+        let ended =
+            json!({"status": {"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 3}}}]}});
         assert_eq!(word(ended), "ExitCode:3");
         let init = json!({"spec": {"initContainers": [{}, {}]}, "status": {"phase": "Pending",
             "initContainerStatuses": [{"state": {"terminated": {"exitCode": 0}}}, {"state": {"running": {}}}]}});
         assert_eq!(word(init), "Init:1/2");
-        assert_eq!(word(json!({"metadata": {"deletionTimestamp": "x"}, "status": {"phase": "Running"}})), "Terminating");
+        assert_eq!(
+            word(json!({"metadata": {"deletionTimestamp": "x"}, "status": {"phase": "Running"}})),
+            "Terminating"
+        );
     }
 }

@@ -42,13 +42,8 @@ fn running() -> ContainerState {
 }
 
 fn exited(code: i32, ago: i64) -> ContainerState {
-    let exit = Exit {
-        code,
-        signal: None,
-        finished_at: Some(seconds_ago(ago)),
-        reason: String::new(),
-        message: String::new(),
-    };
+    let exit =
+        Exit { code, signal: None, finished_at: Some(seconds_ago(ago)), reason: String::new(), message: String::new() };
     ContainerState::Exited { started_at: Some(seconds_ago(ago + 1)), exit }
 }
 
@@ -261,10 +256,10 @@ fn a_changed_image_replaces_the_container_at_once() {
 
 #[test]
 fn only_the_last_two_starts_are_kept() {
-    let case = pod(&json!({}))
-        .sandbox(0, true)
-        .has("main", 0, exited(1, 30))
-        .has("main", 1, exited(1, 20))
-        .has("main", 2, running());
+    let case = pod(&json!({})).sandbox(0, true).has("main", 0, exited(1, 30)).has("main", 1, exited(1, 20)).has(
+        "main",
+        2,
+        running(),
+    );
     assert_eq!(case.does(), ["remove main-0"]);
 }

@@ -34,13 +34,13 @@ impl HostFacts {
     }
 }
 
-/// What changes all the time.
+/// What changes all the time, in KiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HostLoad {
     /// `None` if unknown.
-    pub(super) memory_left_kib: Option<u64>,
-    pub(super) disk_kib: u64,
-    pub(super) disk_left_kib: u64,
+    pub(super) memory_left: Option<u64>,
+    pub(super) disk: u64,
+    pub(super) disk_left: u64,
 }
 
 impl HostLoad {
@@ -49,9 +49,9 @@ impl HostLoad {
         let disk = root.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok());
         let kib = |blocks: u64| disk.as_ref().map_or(0, |disk| blocks.saturating_mul(disk.f_frsize) / 1024);
         Self {
-            memory_left_kib: meminfo("MemAvailable"),
-            disk_kib: kib(disk.as_ref().map_or(0, |disk| disk.f_blocks)),
-            disk_left_kib: kib(disk.as_ref().map_or(0, |disk| disk.f_bavail)),
+            memory_left: meminfo("MemAvailable"),
+            disk: kib(disk.as_ref().map_or(0, |disk| disk.f_blocks)),
+            disk_left: kib(disk.as_ref().map_or(0, |disk| disk.f_bavail)),
         }
     }
 }
@@ -87,7 +87,7 @@ mod tests {
         let facts = HostFacts::read();
         assert!(facts.cpus > 0 && facts.memory_kib > 0 && !facts.kernel.is_empty() && !facts.boot_id.is_empty());
         let load = HostLoad::read(Path::new("/not/there/yet"));
-        assert!(load.disk_kib >= load.disk_left_kib && load.disk_kib > 0);
+        assert!(load.disk >= load.disk_left && load.disk > 0);
         assert_eq!(os_image("ID=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\""), "Debian GNU/Linux 12 (bookworm)");
     }
 }

@@ -42,9 +42,9 @@ impl NodeView {
     ) -> Self {
         let name = config.node.to_string();
         let reserve_kib = config.memory_reserve / 1024;
-        let memory_short = load.memory_left_kib.is_some_and(|left| left < reserve_kib);
+        let memory_short = load.memory_left.is_some_and(|left| left < reserve_kib);
         let disk_percent = u64::from(config.disk_reserve_percent.min(100));
-        let disk_short = load.disk_left_kib.saturating_mul(100) < load.disk_kib.saturating_mul(disk_percent);
+        let disk_short = load.disk_left.saturating_mul(100) < load.disk.saturating_mul(disk_percent);
         let pressure = |kind: &'static str, holds: bool, what: (&'static str, &'static str)| match (holds, what) {
             (true, (short, _)) => (kind, true, format!("KubeletHas{short}"), pressure_message(kind, true)),
             (false, (_, fine)) => (kind, false, format!("KubeletHas{fine}"), pressure_message(kind, false)),
@@ -82,10 +82,10 @@ impl NodeView {
             })
         };
         let status = json!({
-            "capacity": resources(facts.memory_kib, format!("{}Ki", load.disk_kib)),
+            "capacity": resources(facts.memory_kib, format!("{}Ki", load.disk)),
             "allocatable": resources(
                 facts.memory_kib.saturating_sub(reserve_kib),
-                (load.disk_kib.saturating_mul(1024) / 100 * (100 - disk_percent)).to_string(),
+                (load.disk.saturating_mul(1024) / 100 * (100 - disk_percent)).to_string(),
             ),
             "conditions": conditions,
             "addresses": addresses,

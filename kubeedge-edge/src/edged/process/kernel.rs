@@ -71,13 +71,13 @@ impl Watched {
     }
 
     /// A child of ours that was not reaped yet.
-    pub(super) fn of_child(pid: u32) -> Self {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).unwrap_or(Pid::INIT);
-        Self {
+    pub(super) fn of_child(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self {
             pid,
             start_ticks: start_ticks(pid.as_raw_pid()).unwrap_or(0),
             descriptor: pidfd_open(pid, PidfdFlags::empty()).ok(),
-        }
+        })
     }
 
     pub(super) fn pid(&self) -> i32 {

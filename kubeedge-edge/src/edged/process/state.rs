@@ -132,7 +132,7 @@ impl StateRecord {
 }
 
 /// A directory that only we may look into.
-pub(super) fn make_private_dir(path: &Path) -> io::Result<()> {
+pub(in crate::edged) fn make_private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 

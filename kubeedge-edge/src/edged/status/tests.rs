@@ -179,7 +179,8 @@ fn a_crash_loop_is_told_as_recorded() {
     assert_eq!(scene.status().phase.unwrap(), "Running");
     scene.has("main", 1, exited(3, 1));
     says("crashed again", &recorded(golden, 3), &scene.patch());
-    let message = "back-off 10s restarting failed container=main pod=crash_default(e2469797-0752-46e3-93f2-9275638a6531)";
+    let message =
+        "back-off 10s restarting failed container=main pod=crash_default(e2469797-0752-46e3-93f2-9275638a6531)";
     scene.crash_loops.insert("main".into(), message.into());
     says("waits", &recorded(golden, 4), &scene.patch());
     assert_eq!(scene.status().phase.unwrap(), "Running");
@@ -224,7 +225,10 @@ fn what_a_container_waits_for_is_told() {
     scene.memory.waiting.insert("main".into(), waiting);
     let patch = scene.patch();
     let state = &patch["status"]["containerStatuses"][0]["state"];
-    assert_eq!(state, &json!({"waiting": {"reason": "CreateContainerConfigError", "message": "configmap \"web\" not found"}}));
+    assert_eq!(
+        state,
+        &json!({"waiting": {"reason": "CreateContainerConfigError", "message": "configmap \"web\" not found"}})
+    );
     assert_eq!(patch["status"]["phase"], "Pending");
 }
 

@@ -35,10 +35,7 @@ pub(super) fn write(dir: &Path, files: &Files) -> io::Result<()> {
         // An earlier write may have been cut off before its links were made.
         return link_names(dir, files);
     }
-    let fresh = (0_u64..)
-        .map(|n| format!("..{}_{n}", std::process::id()))
-        .find(|name| !dir.join(name).exists())
-        .unwrap_or_default();
+    let fresh = format!("..{}", uuid::Uuid::new_v4().simple());
     let target = dir.join(&fresh);
     fs::create_dir(&target)?;
     fs::set_permissions(&target, fs::Permissions::from_mode(0o755))?;

@@ -5,7 +5,7 @@ use super::*;
 
 const CONTEXT: FieldContext<'_> = FieldContext { node: "edge-1", host_ip: "192.0.2.1", pod_ip: "192.0.2.1" };
 
-fn pod(volumes: serde_json::Value) -> Pod {
+fn pod(volumes: &serde_json::Value) -> Pod {
     serde_json::from_value(json!({
         "metadata": {"name": "web", "namespace": "shop", "uid": "u"},
         "spec": {"containers": [], "volumes": volumes},
@@ -26,7 +26,7 @@ fn write(dir: &Path, pod: &Pod, sources: &Sources) -> Result<(), ConfigError> {
 #[test]
 fn an_update_changes_all_files_at_once_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
-    let pod = pod(json!([{"name": "cfg", "configMap": {"name": "settings", "defaultMode": 0o600}}]));
+    let pod = pod(&json!([{"name": "cfg", "configMap": {"name": "settings", "defaultMode": 0o600}}]));
     let volume = dir.path().join("volumes/kubernetes.io~configmap/cfg");
     write(dir.path(), &pod, &settings(&[("a", "1"), ("b", "1"), ("gone", "x")])).unwrap();
     assert_eq!(fs::metadata(volume.join("a")).unwrap().permissions().mode() & 0o777, 0o600);
@@ -52,7 +52,7 @@ fn an_update_changes_all_files_at_once_and_leaves_nothing_behind() {
 #[test]
 fn a_write_that_was_cut_off_is_mended() {
     let dir = tempfile::tempdir().unwrap();
-    let pod = pod(json!([{"name": "cfg", "configMap": {"name": "settings"}}]));
+    let pod = pod(&json!([{"name": "cfg", "configMap": {"name": "settings"}}]));
     let volume = dir.path().join("volumes/kubernetes.io~configmap/cfg");
     write(dir.path(), &pod, &settings(&[("a", "1")])).unwrap();
     fs::remove_file(volume.join("a")).unwrap();
@@ -74,7 +74,7 @@ fn items_choose_keys_paths_and_modes() {
         {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
         {"secret": {"name": "absent", "optional": true}},
     ]}}]);
-    write(dir.path(), &pod(volumes), &settings(&[("a", "1"), ("b", "1")])).unwrap();
+    write(dir.path(), &pod(&volumes), &settings(&[("a", "1"), ("b", "1")])).unwrap();
     let volume = dir.path().join("volumes/kubernetes.io~projected/all");
     assert_eq!(fs::read_to_string(volume.join("deep/er/a.txt")).unwrap(), "1");
     assert_eq!(fs::read_to_string(volume.join("ns")).unwrap(), "shop");
@@ -86,14 +86,14 @@ fn paths_that_leave_the_volume_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for path in ["../x", "/etc/x", "..data", "a/../../x", ""] {
         let items = json!([{"key": "a", "path": path}]);
-        let pod = pod(json!([{"name": "cfg", "configMap": {"name": "settings", "items": items}}]));
+        let pod = pod(&json!([{"name": "cfg", "configMap": {"name": "settings", "items": items}}]));
         let error = write(dir.path(), &pod, &settings(&[("a", "1")])).unwrap_err().to_string();
         assert!(error.contains(&format!("{path:?}")), "{error}");
     }
-    let evil = pod(json!([{"name": "..", "emptyDir": {}}]));
+    let evil = pod(&json!([{"name": "..", "emptyDir": {}}]));
     assert!(write(dir.path(), &evil, &Sources::new()).is_err());
 
-    let pod = pod(json!([{"name": "work", "emptyDir": {}}]));
+    let pod = pod(&json!([{"name": "work", "emptyDir": {}}]));
     let volumes = Volumes::resolve(&pod, &Sources::new(), CONTEXT, dir.path().to_owned()).unwrap();
     volumes.write().unwrap();
     let work = dir.path().join("volumes/kubernetes.io~empty-dir/work");
@@ -111,11 +111,11 @@ fn paths_that_leave_the_volume_are_refused() {
 #[test]
 fn unsupported_and_missing_volumes_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let missing = pod(json!([{"name": "cfg", "configMap": {"name": "settings"}}]));
+    let missing = pod(&json!([{"name": "cfg", "configMap": {"name": "settings"}}]));
     let error = write(dir.path(), &missing, &Sources::new()).unwrap_err();
     assert_eq!(error.to_string(), "configmap \"settings\" not found");
-    let claim = pod(json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "x"}}]));
+    let claim = pod(&json!([{"name": "disk", "persistentVolumeClaim": {"claimName": "x"}}]));
     assert!(write(dir.path(), &claim, &Sources::new()).unwrap_err().to_string().contains("\"disk\""));
-    let host = pod(json!([{"name": "dev", "hostPath": {"path": "/dev/null", "type": "Directory"}}]));
+    let host = pod(&json!([{"name": "dev", "hostPath": {"path": "/dev/null", "type": "Directory"}}]));
     assert!(write(dir.path(), &host, &Sources::new()).unwrap_err().to_string().contains("not a Directory"));
 }

@@ -137,26 +137,24 @@ impl Worker {
     /// What keeps a container from being configured, and how long to wait for it. An empty text means that the cloud
     /// is asked for something that the container can do without.
     fn missing(&mut self, loaded: &Loaded) -> Option<(String, Duration)> {
-        let mut missing = None;
+        let (mut required, mut optional) = (None, None);
         for reference in &loaded.wanted {
-            let there = loaded.sources.contains_key(reference);
-            let optional = self.entry.references.get(reference) == Some(&true);
+            let dispensable = self.entry.references.get(reference) == Some(&true);
             let first = self.asked.insert(reference.clone());
-            if optional && !first && !self.fetching.contains(reference) {
+            if dispensable && !first && !self.fetching.contains(reference) {
                 continue;
             }
             let asked = self.fetch(reference.clone());
-            match (there, optional) {
-                (true, _) => {}
-                (false, false) => {
-                    missing = Some((format!("{} not found", reference.describe()), self.shared.config.retry));
-                    break;
-                }
-                (false, true) if asked && first => missing = Some((String::new(), OPTIONAL_TIMEOUT)),
-                (false, true) => {}
+            if loaded.sources.contains_key(reference) {
+                // It is due for renewal, and good enough until then.
+            } else if !dispensable {
+                let message = format!("{} not found", reference.describe());
+                required.get_or_insert((message, self.shared.config.retry));
+            } else if asked && first {
+                optional = Some((String::new(), OPTIONAL_TIMEOUT));
             }
         }
-        missing
+        required.or(optional)
     }
 }
 
@@ -168,7 +166,8 @@ fn container_config(
     mounts: Vec<crate::edged::runtime::Mount>,
     provided: &BTreeMap<String, String>,
 ) -> ContainerConfig {
-    let value = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value).or_else(|| provided.get(name));
+    let value =
+        |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value).or_else(|| provided.get(name));
     let words = |words: &Option<Vec<String>>| words.iter().flatten().map(|word| expand(word, value)).collect();
     ContainerConfig {
         name: container.name.clone(),

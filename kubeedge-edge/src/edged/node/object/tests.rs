@@ -15,8 +15,7 @@ fn facts() -> HostFacts {
     HostFacts { cpus: 2, memory_kib: 24_684_096, boot_id: "b".into(), kernel: "6.18".into(), ..HostFacts::default() }
 }
 
-const LOAD: HostLoad =
-    HostLoad { memory_left_kib: Some(20_000_000), disk_kib: 264_212_084, disk_left_kib: 200_000_000 };
+const LOAD: HostLoad = HostLoad { memory_left: Some(20_000_000), disk: 264_212_084, disk_left: 200_000_000 };
 
 fn view(load: HostLoad, known: Option<&Value>, seen: &mut Seen, now: UnixMillis) -> NodeView {
     let runtime = Ok(RuntimeVersion { name: "native".into(), version: "1".into() });
@@ -45,7 +44,16 @@ fn a_registration_has_the_shape_of_the_recorded_one() {
             }
             (want, have) => {
                 assert_eq!(std::mem::discriminant(want), std::mem::discriminant(have), "{path}");
-                let same = ["type", "address", "Port", "memory", "pods", "cpu", "capacity.ephemeral-storage", "lastHeartbeatTime"];
+                let same = [
+                    "type",
+                    "address",
+                    "Port",
+                    "memory",
+                    "pods",
+                    "cpu",
+                    "capacity.ephemeral-storage",
+                    "lastHeartbeatTime",
+                ];
                 if same.iter().any(|key| path.ends_with(key)) {
                     assert_eq!(want, have, "{path}");
                 }
@@ -68,7 +76,7 @@ fn conditions_keep_the_time_of_their_last_change() {
     assert_eq!(conditions[0]["lastTransitionTime"], known["status"]["conditions"][0]["lastTransitionTime"]);
     assert_eq!(conditions[3]["lastTransitionTime"], "2026-11-21T03:29:41Z", "it was not ready before");
 
-    let full = HostLoad { memory_left_kib: Some(1), disk_left_kib: 1, ..LOAD };
+    let full = HostLoad { memory_left: Some(1), disk_left: 1, ..LOAD };
     let second = view(full, Some(&known), &mut seen, UnixMillis(NOW.0 + 120_000));
     let conditions = &second.patch()["status"]["conditions"];
     assert_eq!((&conditions[0]["status"], &conditions[1]["status"]), (&json!("True"), &json!("True")));
@@ -84,7 +92,10 @@ fn conditions_keep_the_time_of_their_last_change() {
 #[test]
 fn changed_addresses_replace_the_old_ones() {
     let mut known = recorded();
-    assert_eq!(view(LOAD, Some(&known), &mut Seen::default(), NOW).patch()["status"]["addresses"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        view(LOAD, Some(&known), &mut Seen::default(), NOW).patch()["status"]["addresses"].as_array().unwrap().len(),
+        2
+    );
     known["status"]["addresses"][0]["address"] = json!("192.0.2.99");
     let patch = view(LOAD, Some(&known), &mut Seen::default(), NOW).patch();
     assert_eq!(patch["status"]["addresses"][2], json!({"$patch": "replace"}));

@@ -1,0 +1,83 @@
+//! Bringing a node that connects to the truth.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kubeedge_core::{names::NodeName, resource::ResourceType};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{deliveries::DeliveryLog, truth::Truth};
+use crate::{
+    hub::{HubHandle, SessionNumber},
+    object::Pause,
+};
+
+/// The kinds that decide what a node should have.
+pub(crate) const DELIVERED: [ResourceType; 6] = [
+    ResourceType::Node,
+    ResourceType::Pod,
+    ResourceType::ConfigMap,
+    ResourceType::Secret,
+    ResourceType::Device,
+    ResourceType::DeviceModel,
+];
+
+/// Compares each node that connects with the truth, until `shutdown`. `synced` is told when a node has been compared.
+///
+/// Waits until everything has been listed and the ledger is read: a cloud that has just started would take for deleted
+/// what it does not know yet.
+///
+/// Upstream: `cloud/pkg/synccontroller`, which compares everything every 5 s.
+pub(crate) async fn run(
+    truth: Truth,
+    log: DeliveryLog,
+    hub: HubHandle,
+    synced: impl Fn(&NodeName) + Clone + Send + 'static,
+    shutdown: CancellationToken,
+) {
+    let mut changes = hub.changes();
+    let mut known = BTreeMap::<NodeName, SessionNumber>::new();
+    let mut jobs = JoinSet::new();
+    loop {
+        changes.mark_unchanged();
+        let connected = hub.connected();
+        for (node, number) in &connected {
+            if known.get(node) != Some(number) {
+                let (truth, log, hub, synced) = (truth.clone(), log.clone(), hub.clone(), synced.clone());
+                let (node, number) = (node.clone(), *number);
+                jobs.spawn(async move {
+                    if compare(&truth, &log, &hub, &node, number).await {
+                        synced(&node);
+                    }
+                });
+            }
+        }
+        known = connected;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            Some(_) = jobs.join_next() => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn compare(truth: &Truth, log: &DeliveryLog, hub: &HubHandle, node: &NodeName, number: SessionNumber) -> bool {
+    truth.listed(&DELIVERED).await;
+    for pause in Pause::default() {
+        if hub.session(node) != Some(number) {
+            return false;
+        }
+        match log.list(node).await {
+            Ok(ledger) => {
+                let count = truth.resync(node, &ledger);
+                tracing::debug!(%node, session = %number, records = ledger.len(), changes = count, "node compared");
+                return true;
+            }
+            Err(err) => {
+                tracing::warn!(%node, err = &err as &dyn std::error::Error, "records of a node not read");
+                tokio::time::sleep(pause.max(Duration::from_millis(100))).await;
+            }
+        }
+    }
+    false
+}
