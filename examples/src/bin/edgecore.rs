@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use kubeedge_edge::{config::EdgeCoreConfig, edgecore::EdgeCore};
+use kubeedge_edge::config::{EdgeCore, EdgeCoreConfig};
 use kubeedge_examples::{cli, one_line};
 
 #[derive(Parser)]
@@ -32,15 +32,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    let (config, unknown) = EdgeCoreConfig::load(&args.config)?;
-    for key in unknown {
-        tracing::warn!(key, file = %args.config.display(), "this key is not used");
+    let (config, warnings) = EdgeCoreConfig::load(&args.config)?;
+    for warning in warnings {
+        tracing::warn!(file = %args.config.display(), "{warning}");
     }
-    let edge = EdgeCore::from_config(&config).spawn().await?;
+    let edge = EdgeCore::from_config(&config)?.start().await?;
     let stopped = tokio::select! {
         asked = cli::asked_to_end() => asked.map_err(Into::into),
         why = edge.stopped() => Err(why.into()),
     };
-    edge.shutdown(Duration::from_secs(2)).await;
+    edge.shutdown(Duration::from_secs(2)).await?;
     stopped
 }

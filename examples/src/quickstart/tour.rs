@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,11 +15,10 @@ use kube::{
 use kubeedge_cloud::{cloud::CloudCoreHandle, config::CloudCoreConfig};
 use kubeedge_core::{
     bus::{BusEvent, Overflow},
-    names::SystemClock,
     service::Subscription,
     topic::TopicFilter,
 };
-use kubeedge_edge::{config::EdgeCoreConfig, edgecore::EdgeCoreHandle};
+use kubeedge_edge::config::{EdgeCore, EdgeCoreConfig, EdgeCoreHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Options, PATIENCE, Relay, Screen, StepFailed, screen};
@@ -113,7 +111,8 @@ impl Tour {
 
         let everything = TopicFilter::new("$hw/events/device/#").map_err(because);
         let events = within("MQTT", async {
-            edge.bus().subscribe(everything?, Overflow::DropOldest).await.map_err(because)
+            let bus = edge.node().bus().ok_or("the edge has no bus")?;
+            bus.subscribe(everything?, Overflow::DropOldest).await.map_err(because)
         })
         .await?;
         guard.disarm();
@@ -200,7 +199,8 @@ impl Tour {
         })
         .await?;
         self.log = within("log", async {
-            self.edge.pod_log("default", "greeter", "greeter").await.ok_or_else(|| "the pod has no log".to_owned())
+            let pods = self.edge.node().pods().ok_or("the edge has no pods")?;
+            pods.log_path("default", "greeter", "greeter").ok_or_else(|| "the pod has no log".to_owned())
         })
         .await?;
         let line = within("log", self.logged(|line| line.contains("greeter: hello"))).await?;
@@ -216,7 +216,7 @@ impl Tour {
         let count = within("log", self.greeting()).await?;
         self.relay.cut();
         within("outage", async {
-            let mut link = self.edge.uplink().state();
+            let mut link = self.edge.node().link_state();
             link.wait_for(|state| !state.is_connected()).await.map_err(because)?;
             Ok(())
         })
@@ -326,8 +326,12 @@ impl Tour {
     /// Stops everything: edge first, so that its last reports still find the cloud.
     pub async fn stop(self) {
         let grace = Duration::from_secs(1);
-        self.edge.shutdown(grace).await;
-        self.cloud.shutdown(grace).await;
+        if let Err(unfinished) = self.edge.shutdown(grace).await {
+            tracing::warn!(%unfinished, "edge was stopped the hard way");
+        }
+        if let Err(unfinished) = self.cloud.shutdown(grace).await {
+            tracing::warn!(%unfinished, "cloud was stopped the hard way");
+        }
         self.shutdown.cancel();
         self.tasks.close();
         // The relay and the boiler end at once; if not, the process ends without them.
@@ -385,8 +389,9 @@ async fn start_edge(
     let yaml = site::edgecore_yaml(layout, EdgeAddresses { websocket, https, mqtt: 0 }, &token);
     std::fs::write(&path, yaml).map_err(|error| format!("{}: {error}", path.display()))?;
     let (config, _) = EdgeCoreConfig::load(&path).map_err(because)?;
-    let core = kubeedge_edge::edgecore::EdgeCore::from_config(&config).clock(Arc::new(SystemClock));
-    core.stop_pods_on_shutdown(true).spawn().await.map_err(because)
+    let core = EdgeCore::from_config(&config).map_err(because)?;
+    // The tour leaves nothing behind; an agent that is upgraded leaves its pods running.
+    core.stop_pods_on_shutdown(Some(Duration::from_secs(1))).start().await.map_err(because)
 }
 
 async fn ready(client: &Client) -> Result<(), String> {

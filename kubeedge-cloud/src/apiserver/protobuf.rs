@@ -300,4 +300,13 @@ mod tests {
             assert!(decode(&schema, broken).is_err(), "{broken:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let schema = TypeTable::load().schema("Lease");
+            drop(decode(&schema, &[MAGIC, &bytes].concat()));
+            drop(decode(&schema, &body("Lease", &bytes[..bytes.len().min(100)])));
+        }
+    }
 }

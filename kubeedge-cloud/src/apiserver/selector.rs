@@ -258,4 +258,13 @@ mod tests {
         assert!(FieldSelector::parse("spec.other=1", &known).is_err());
         assert!(FieldSelector::parse("spec.nodeName", &known).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,40}") {
+            drop(LabelSelector::parse(&text));
+            drop(FieldSelector::parse(&text, &["a".to_owned()]));
+            drop(crate::apiserver::request::Route::parse(&text));
+        }
+    }
 }

@@ -8,7 +8,7 @@ use kube::{
     Api, Error,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use kubeedge_cloud::apiserver::EmbeddedApi;
+use kubeedge_cloud::apiserver::{EmbeddedApi, StoreError};
 use serde_json::{Value, json};
 
 use crate::{api, pod};
@@ -180,8 +180,14 @@ async fn what_was_answered_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn two_cannot_have_the_same_database() {
+async fn a_database_is_used_by_one_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("none").join("api.db");
-    assert!(EmbeddedApi::builder().data_source(path).build().await.is_err());
+    let path = folder.path().join("api.db");
+    let first = EmbeddedApi::builder().data_source(&path).build().await.unwrap();
+    assert!(matches!(EmbeddedApi::builder().data_source(&path).build().await, Err(StoreError::Database(_))));
+    drop(first);
+    // The second waits until the first has let go.
+    EmbeddedApi::builder().data_source(&path).build().await.unwrap();
+    let nowhere = folder.path().join("none").join("api.db");
+    assert!(matches!(EmbeddedApi::builder().data_source(nowhere).build().await, Err(StoreError::Database(_))));
 }

@@ -185,6 +185,33 @@ async fn it_creates_shows_and_deletes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_runs_services_and_tends_nodes() {
+    let cluster = Cluster::start().await;
+    let minor = cluster.minor_version().await;
+    cluster.feed(&["create", "-f", "-"], NODE).await;
+    cluster.kubectl(&["run", "job", "--image=busybox", "--restart=Never", "--", "sleep", "1"]).await;
+    has(&cluster.kubectl(&["get", "pod", "job", "-o", "jsonpath={.spec.containers[0].args}"]).await, &["sleep"]);
+    cluster.kubectl(&["create", "service", "clusterip", "shop", "--tcp=80:8080"]).await;
+    has(&cluster.kubectl(&["get", "svc"]).await, &["shop", "ClusterIP", "80/TCP"]);
+    has(&cluster.kubectl(&["describe", "svc", "shop"]).await, &["TargetPort:", "8080/TCP"]);
+    cluster.kubectl(&["create", "serviceaccount", "robot"]).await;
+    has(&cluster.kubectl(&["get", "sa"]).await, &["default", "robot"]);
+    cluster.kubectl(&["cordon", "edge-1"]).await;
+    has(&cluster.kubectl(&["get", "nodes"]).await, &["Ready,SchedulingDisabled"]);
+    cluster.kubectl(&["uncordon", "edge-1"]).await;
+    cluster.kubectl(&["taint", "nodes", "edge-1", "only=me:NoSchedule"]).await;
+    has(&cluster.kubectl(&["describe", "node", "edge-1"]).await, &["only=me:NoSchedule"]);
+    cluster.kubectl(&["get", "events,leases,pv,pvc,csr,endpoints", "-A"]).await;
+    cluster.stop().await;
+    if minor >= 27 {
+        let cluster = Cluster::start().await;
+        assert_eq!(cluster.kubectl(&["create", "token", "default"]).await.trim().split('.').count(), 3);
+        has(&cluster.kubectl(&["auth", "whoami"]).await, &["system:admin"]);
+        cluster.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_applies_three_ways() {
     let cluster = Cluster::start().await;
     has(&cluster.feed(&["apply", "-f", "-"], POD).await, &["pod/web created"]);

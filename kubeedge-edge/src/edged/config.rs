@@ -17,7 +17,7 @@ pub const KUBELET_VERSION: &str = "v1.32.10-kubeedge-v1.23.0";
 pub struct EdgedConfig {
     /// Name of the node.
     pub node: NodeName,
-    /// Where pods' volumes lie.
+    /// Where pods' volumes lie: `<dir>/pods/<uid>/volumes/..`, as the kubelet has it.
     pub root_dir: PathBuf,
     /// Where containers' logs lie: `<dir>/<namespace>_<pod>_<uid>/<container>/<restart>.log`.
     pub pod_logs_dir: PathBuf,

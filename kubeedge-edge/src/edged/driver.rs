@@ -3,10 +3,10 @@
 use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use kubeedge_core::{
-    meta::{Collection, MetaHandle, MetaKey, Record},
+    meta::{Collection, MetaHandle, MetaKey, Record, Selector},
     names::{SharedClock, Uid},
     resource::ResourceType,
-    service::Subscription,
+    service::{BoxError, Subscription},
     uplink::UplinkHandle,
 };
 use tokio::{
@@ -48,12 +48,18 @@ impl Edged {
     /// Pods, ConfigMaps and Secrets come from `store` alone, so that everything works without a cloud; what the cloud
     /// must know is left in the outbox of the store.
     pub fn new(
-        config: EdgedConfig,
+        mut config: EdgedConfig,
         store: MetaHandle,
         uplink: UplinkHandle,
         runtime: Arc<dyn PodRuntime>,
         clock: SharedClock,
     ) -> (Self, EdgedDriver) {
+        // Links to volumes and log files are followed from elsewhere.
+        for dir in [&mut config.root_dir, &mut config.pod_logs_dir] {
+            if let Ok(absolute) = std::path::absolute(&*dir) {
+                *dir = absolute;
+            }
+        }
         let (pods, seen) = watch::channel(Snapshots::new());
         let node = NodeAgent::new(&config, store.clone(), uplink.clone(), Arc::clone(&runtime), Arc::clone(&clock));
         let edged = Self::from_parts(config.clone(), seen);
@@ -145,10 +151,8 @@ impl Crew {
             Change::Put(record) => self.put(&record),
             Change::Deleted(key) => self.delete(&key),
             Change::All(records) => {
-                let mut kept = Vec::new();
                 for record in &records {
                     self.put(record);
-                    kept.extend(record.uid.clone().or_else(|| uid_of(record)));
                 }
                 let gone: Vec<_> = self
                     .members
@@ -163,7 +167,7 @@ impl Crew {
                 for key in gone {
                     self.want(&key, None);
                 }
-                let id = self.tasks.spawn(remove_orphans(Arc::clone(&self.shared), kept)).id();
+                let id = self.tasks.spawn(remove_orphans(Arc::clone(&self.shared))).id();
                 self.ids.insert(id, None);
             }
         }
@@ -266,22 +270,39 @@ fn uid_of(record: &Record) -> Option<Uid> {
 }
 
 /// Stops and removes sandboxes of pods that are not in the store, with all their files.
-async fn remove_orphans(shared: Arc<Shared>, kept: Vec<Uid>) {
-    let sandboxes = loop {
-        match shared.runtime.list_sandboxes(None).await {
-            Ok(sandboxes) => break sandboxes,
+async fn remove_orphans(shared: Arc<Shared>) {
+    let orphans = loop {
+        match find_orphans(&shared).await {
+            Ok(orphans) => break orphans,
             Err(error) => {
-                tracing::warn!(error = %Causes(&error), "pod runtime does not answer");
+                tracing::warn!(error = %Causes(&*error), "left-overs of deleted pods are not looked for");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     };
-    for sandbox in sandboxes.into_iter().filter(|sandbox| !kept.contains(&sandbox.uid)) {
+    for sandbox in orphans {
         tracing::info!(uid = %sandbox.uid, "removing what is left of a deleted pod");
         if let Err(error) = remove_orphan(&shared, &sandbox).await {
             tracing::warn!(uid = %sandbox.uid, error = %Causes(&error), "left-over of a deleted pod stays");
         }
     }
+}
+
+async fn find_orphans(shared: &Shared) -> Result<Vec<SandboxStatus>, BoxError> {
+    // In this order: a sandbox that is there belongs to a pod that was stored before.
+    let mut sandboxes = shared.runtime.list_sandboxes(None).await?;
+    if sandboxes.is_empty() {
+        return Ok(sandboxes);
+    }
+    let pods = shared.store.list(Selector::all(Collection::from(&ResourceType::Pod))).await?;
+    for pod in &pods {
+        let Some(uid) = pod.uid.clone().or_else(|| uid_of(pod)) else {
+            tracing::warn!(pod = %pod.key, "pod without uid in the store: nothing is removed for its sake");
+            return Ok(Vec::new());
+        };
+        sandboxes.retain(|sandbox| sandbox.uid != uid);
+    }
+    Ok(sandboxes)
 }
 
 async fn remove_orphan(shared: &Shared, sandbox: &SandboxStatus) -> Result<(), RuntimeError> {

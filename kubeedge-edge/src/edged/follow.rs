@@ -85,3 +85,46 @@ impl Follow {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt as _;
+    use kubeedge_core::{meta::MetaService, testing::MemoryStore};
+
+    use super::*;
+
+    fn record(name: &str) -> Record {
+        Record::new(MetaKey::new(Collection::new("pod").unwrap(), "shop", name), "{}")
+    }
+
+    #[tokio::test]
+    async fn changes_come_once_and_a_gap_is_closed_by_a_new_list() {
+        let store = MetaHandle::new(MetaService::new(MemoryStore::new()));
+        store.put(record("a")).await.unwrap();
+        let mut follow = Follow::new(store.clone(), Collection::new("pod").unwrap());
+        assert!(matches!(follow.next().await, Change::All(records) if records.len() == 1));
+        store.put(record("b")).await.unwrap();
+        assert!(matches!(follow.next().await, Change::Put(record) if &*record.key.name == "b"));
+        store.delete(record("a").key).await.unwrap();
+        assert!(matches!(follow.next().await, Change::Deleted(key) if &*key.name == "a"));
+        assert!(follow.next().now_or_never().is_none(), "nothing comes twice");
+
+        for n in 0..3000 {
+            store.put(record(&format!("n{n}"))).await.unwrap();
+        }
+        let mut records = match follow.next().await {
+            Change::All(records) => records.len(),
+            other => panic!("the gap is not noticed: {other:?}"),
+        };
+        store.put(record("last")).await.unwrap();
+        while records < 3002 {
+            match follow.next().await {
+                Change::Put(record) if &*record.key.name == "last" => records += 1,
+                Change::All(all) => records = all.len(),
+                other => panic!("seen before: {other:?}"),
+            }
+        }
+        assert_eq!(records, 3002);
+    }
+}

@@ -31,8 +31,8 @@ use self::{
     state::{ContainerRecord, SandboxRecord},
 };
 use super::runtime::{
-    ContainerConfig, ContainerId, ContainerStatus, ImageRef, PodRuntime, PullPolicy,
-    RuntimeError, RuntimeEvent, RuntimeVersion, SandboxConfig, SandboxId, SandboxStatus,
+    ContainerConfig, ContainerId, ContainerStatus, ImageRef, PodRuntime, PullPolicy, RuntimeError, RuntimeEvent,
+    RuntimeVersion, SandboxConfig, SandboxId, SandboxStatus,
 };
 
 /// Variable with the directory in which a container finds its volume mounts.

@@ -60,3 +60,21 @@ async fn a_long_run_makes_a_crash_forgotten() {
     assert_eq!(gaps[4], 10, "the delays begin anew: {gaps:?}");
     agent.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_cannot_be_stored_is_told_later() {
+    let mut stage = Stage::new(Cloud::absent());
+    stage.clock = Arc::new(PausedClock(Instant::now()));
+    let runtime = FakeRuntime::new(Arc::clone(&stage.clock), false);
+    stage.put(&ResourceType::Pod, &script("web", "")).await;
+    stage.disk.fail_commits(true);
+    let agent = stage.agent_on(runtime.clone());
+    starts(&runtime, 1).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let entries = stage.store.list(kubeedge_core::outbox::selector()).await.unwrap();
+    assert_eq!((entries.len(), agent.edged.pods().len()), (0, 0));
+    stage.disk.fail_commits(false);
+    stage.told("web", |status| status["phase"] == "Running").await;
+    assert_eq!(runtime.starts().len(), 1, "the pod ran all the time");
+    agent.stop().await;
+}

@@ -9,6 +9,7 @@ use kubeedge_core::{
     answer::{Answer, ApiStatus},
     message::Message,
     resource::ResourceType,
+    uplink::LinkState,
     words::Operation,
 };
 use serde_json::{Value, json};
@@ -35,15 +36,15 @@ struct Api {
 
 fn cloud(api: &Arc<Mutex<Api>>) -> Cloud {
     let api = Arc::clone(api);
-    let script: Script = Arc::new(move |message| api.lock().unwrap().answer(message));
+    let script: Script = Arc::new(move |message| Some(api.lock().unwrap().answer(message)));
     Cloud::new(script)
 }
 
 impl Api {
-    fn answer(&mut self, message: &Message) -> Option<Answer> {
+    fn answer(&mut self, message: &Message) -> Answer {
         let resource = message.resource.to_string();
         if let Some(at) = self.errors.iter().position(|(about, _)| *about == resource) {
-            return Some(self.errors.remove(at).1);
+            return self.errors.remove(at).1;
         }
         self.version += 1;
         let exists = Answer::Refused(ApiStatus::failure(409, "AlreadyExists", "exists"));
@@ -54,7 +55,7 @@ impl Api {
             *slot = Some(value.clone());
             object(&value)
         };
-        Some(match (resource.as_str(), &message.operation) {
+        match (resource.as_str(), &message.operation) {
             (NODE, Operation::Insert) if self.node.is_some() => exists,
             (NODE, Operation::Insert) => store(&mut self.node, self.version),
             (PATCH, Operation::Patch) => self.node.as_ref().map_or_else(not_found, object),
@@ -62,7 +63,7 @@ impl Api {
             (LEASE, Operation::Insert) if self.lease.is_some() => exists,
             (LEASE, Operation::Insert | Operation::Update) => store(&mut self.lease, self.version),
             other => panic!("unexpected: {other:?}"),
-        })
+        }
     }
 }
 
@@ -120,7 +121,7 @@ async fn a_known_node_is_told_its_status_and_labels_right_after_each_connect() {
         let before = Instant::now();
         tokio::time::timeout(SOON, wait).await.expect("no status");
         assert!(before.elapsed() < Duration::from_millis(10), "{:?}", before.elapsed());
-        stage.cloud.link.send_replace(Default::default());
+        stage.cloud.link.send_replace(LinkState::Disconnected);
         tokio::task::yield_now().await;
     }
     assert_eq!(stage.cloud.count(is(&Operation::Insert, NODE)), 0);

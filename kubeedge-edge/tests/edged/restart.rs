@@ -1,6 +1,6 @@
 //! The agent dies and comes back, without a cloud.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use kubeedge_core::resource::ResourceType;
 use rustix::process::{Pid, Signal, kill_process};
@@ -122,6 +122,42 @@ async fn a_pod_of_the_same_name_starts_when_the_former_is_gone() {
     assert!(!stage.dir.path().join("logs/shop_web_uid-web").exists());
     stage.remove(&ResourceType::Pod, "web").await;
     agent.misses("web").await;
+}
+
+/// After a real death of the agent its processes are children of init.
+#[tokio::test]
+async fn an_adopted_process_that_is_no_child_of_ours_ends_with_an_unknown_status() {
+    let stage = Stage::new(Cloud::absent());
+    let file = stage.dir.path().join("pid");
+    stage.put(&ResourceType::Pod, &sleeper(&file)).await;
+    let agent = stage.agent().await;
+    agent.sees("web", "running", is_running).await;
+    let first = pid_in(&file).await;
+    agent.kill().await;
+    let foreign = stage.dir.path().join("foreign");
+    let orphan = format!("sleep 1000 & echo $! > {}", foreign.display());
+    let root = stage.native_dir().display().to_string();
+    let parent = Command::new("/bin/sh").args(["-c", &orphan]).env("KUBEEDGE_POD_ROOT", root).status();
+    assert!(parent.unwrap().success());
+    let pid = pid_in(&foreign).await;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let ticks: u64 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let state = find_state(&stage.native_dir());
+    let mut written: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    written["state"]["pid"] = json!(pid);
+    written["state"]["startTicks"] = json!(ticks);
+    fs::write(&state, written.to_string()).unwrap();
+
+    let agent = stage.agent().await;
+    let adopted = agent.sees("web", "running", is_running).await;
+    assert_eq!(adopted.containers[0].restart_count, 0);
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    agent.sees("web", "restarted", |pod| is_running(pod) && pod.containers[0].restart_count == 1).await;
+    let status = stage.told("web", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
+    let last = &status["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(137), &json!("ContainerStatusUnknown")));
+    assert!(last["finishedAt"].is_string());
+    assert!(is_alive(first), "a process that is not ours any more is left alone");
 }
 
 /// The only state of a container under the root of the runtime.

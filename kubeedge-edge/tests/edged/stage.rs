@@ -9,7 +9,7 @@ use std::{
 use kubeedge_core::{
     answer::{Answer, ApiStatus},
     message::{Content, Message},
-    meta::{Collection, MetaHandle, MetaKey, MetaService, Record},
+    meta::{Collection, MetaHandle, MetaKey, MetaService, Record, Revision},
     names::{NodeName, SharedClock, SystemClock, Uid},
     outbox,
     resource::ResourceType,
@@ -104,6 +104,7 @@ pub(crate) fn object(value: &Value) -> Answer {
 /// A node with its disk.
 pub(crate) struct Stage {
     pub(crate) dir: tempfile::TempDir,
+    pub(crate) disk: MemoryStore,
     pub(crate) store: MetaHandle,
     pub(crate) cloud: Cloud,
     pub(crate) clock: SharedClock,
@@ -154,10 +155,10 @@ impl Agent {
     /// Waits until a pod is so.
     pub(crate) async fn sees(&self, name: &str, what: &str, accept: impl Fn(&PodSnapshot) -> bool) -> PodSnapshot {
         let wait = self.edged.wait_for(|pods| pods.iter().any(|pod| pod.name == name && accept(pod)));
-        match tokio::time::timeout(SOON, wait).await {
-            Ok(pods) => pods.unwrap().into_iter().find(|pod| pod.name == name).unwrap(),
-            Err(_) => panic!("{name} is not {what}: {:#?}", self.edged.pods()),
-        }
+        let Ok(pods) = tokio::time::timeout(SOON, wait).await else {
+            panic!("{name} is not {what}: {:#?}", self.edged.pods());
+        };
+        pods.unwrap().into_iter().find(|pod| pod.name == name).unwrap()
     }
 
     pub(crate) async fn misses(&self, name: &str) {
@@ -189,8 +190,9 @@ impl Stage {
         let node = NodeName::new("edge-1").unwrap();
         let config =
             EdgedConfig::new(node, dir.path().join("kubelet"), dir.path().join("logs")).node_ip([192, 0, 2, 7].into());
-        let store = MetaHandle::new(MetaService::new(MemoryStore::new()));
-        Self { dir, store, cloud, clock: Arc::new(SystemClock), config }
+        let disk = MemoryStore::new();
+        let store = MetaHandle::new(MetaService::new(disk.clone()));
+        Self { dir, disk, store, cloud, clock: Arc::new(SystemClock), config }
     }
 
     pub(crate) fn native_dir(&self) -> PathBuf {
@@ -238,7 +240,7 @@ impl Stage {
 
     /// Waits for a message in the outbox.
     pub(crate) async fn left(&self, subject: &str, accept: impl Fn(&Message) -> bool) -> Message {
-        let mut watch = self.store.watch(outbox::selector(), Default::default()).await.unwrap();
+        let mut watch = self.store.watch(outbox::selector(), Revision::default()).await.unwrap();
         let wait = async {
             loop {
                 if let Some(entry) = self.store.get(outbox::key(subject)).await.unwrap() {

@@ -24,7 +24,7 @@ use crate::apiserver::{
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long a watch lives that does not say so itself.
 const LONGEST: Duration = Duration::from_secs(30 * 60);
-/// Changes that are looked at in one go; between two goes others get a turn.
+/// Changes that are taken from the history in one go; between two goes others get a turn.
 const GO: usize = 256;
 
 /// Opens a watch. It takes its changes from the resource's history, so a slow client costs no memory: when it falls
@@ -73,7 +73,7 @@ struct Watcher {
     state: State,
     /// Everything up to this version has been looked at.
     cursor: u64,
-    ready: VecDeque<Bytes>,
+    ready: VecDeque<Item>,
     changed: watch::Receiver<()>,
     bookmarks: Option<Interval>,
     end: Instant,
@@ -81,36 +81,51 @@ struct Watcher {
     over: bool,
 }
 
+/// What is to be sent next. Lines are made when they are sent, so that a slow client holds references only.
+enum Item {
+    Present(Arc<Object>),
+    Change(Arc<Change>),
+    Line(Bytes),
+}
+
 impl Watcher {
     async fn next(mut self) -> Option<(Bytes, Self)> {
         loop {
-            if let Some(frame) = self.ready.pop_front() {
+            let item = if self.stopping.is_cancelled() { None } else { self.ready.pop_front() };
+            let frame = match item {
+                Some(Item::Line(line)) => Some(line),
+                Some(Item::Present(object)) => Some(self.lens.event("ADDED", &object.json)),
+                Some(Item::Change(change)) => self.lens.frame(&change),
+                None if self.over || self.stopping.is_cancelled() => return None,
+                None => {
+                    self.refill().await;
+                    None
+                }
+            };
+            if let Some(frame) = frame {
                 return Some((frame, self));
             }
-            if self.over {
-                return None;
-            }
-            // Marked as seen before the history is read, so that no change in between is missed.
-            self.changed.borrow_and_update();
-            match self.state.changes(&self.lens.resource, self.cursor, GO) {
-                Since::Changes { changes, version } => {
-                    let more = changes.len() == GO;
-                    self.ready.extend(changes.iter().filter_map(|change| self.lens.frame(change)));
-                    self.cursor = self.cursor.max(version);
-                    if more {
-                        tokio::task::yield_now().await;
-                    }
-                    if more || !self.ready.is_empty() {
-                        continue;
-                    }
+        }
+    }
+
+    /// Looks for more to send, and waits if there is nothing.
+    async fn refill(&mut self) {
+        // Marked as seen before the history is read, so that no change in between is missed.
+        self.changed.borrow_and_update();
+        match self.state.changes(&self.lens.resource, self.cursor, GO) {
+            Since::Changes { changes, version } => {
+                self.ready.extend(changes.into_iter().map(Item::Change));
+                self.cursor = self.cursor.max(version);
+                if Instant::now() >= self.end {
+                    self.finish();
+                } else if self.ready.is_empty() {
+                    self.wait().await;
+                } else {
+                    tokio::task::yield_now().await;
                 }
-                Since::TooOld { oldest } => {
-                    self.fail(&ApiError::expired(self.cursor, oldest));
-                    continue;
-                }
-                Since::Closed => return None,
             }
-            self.wait().await;
+            Since::TooOld { oldest } => self.fail(&ApiError::expired(self.cursor, oldest)),
+            Since::Closed => self.over = true,
         }
     }
 
@@ -127,13 +142,7 @@ impl Watcher {
             () = self.stopping.cancelled() => self.over = true,
             () = self.state.closed().cancelled() => self.over = true,
             changed = self.changed.changed() => self.over = changed.is_err(),
-            () = sleep_until(self.end) => {
-                // The next watch can begin where this one ended.
-                if self.bookmarks.is_some() {
-                    self.bookmark(false);
-                }
-                self.over = true;
-            }
+            () = sleep_until(self.end) => self.finish(),
             _ = bookmark => self.bookmark(false),
         }
     }
@@ -142,13 +151,19 @@ impl Watcher {
     fn send_present(&mut self, initial: bool) {
         let listing = self.state.list(&self.lens.resource, self.lens.namespace.as_deref(), &self.lens.fields);
         self.cursor = listing.version;
-        for object in listing.objects.iter().filter(|object| self.lens.selects(object)) {
-            let frame = self.lens.event("ADDED", &object.json);
-            self.ready.push_back(frame);
-        }
+        let selected = listing.objects.into_iter().filter(|object| self.lens.selects(object));
+        self.ready.extend(selected.map(Item::Present));
         if initial && self.bookmarks.is_some() {
             self.bookmark(true);
         }
+    }
+
+    /// Ends in its time. The next watch can begin where this one ended.
+    fn finish(&mut self) {
+        if self.bookmarks.is_some() {
+            self.bookmark(false);
+        }
+        self.over = true;
     }
 
     fn bookmark(&mut self, initial_end: bool) {
@@ -156,12 +171,12 @@ impl Watcher {
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let frame = self.lens.bookmark(&metadata);
-        self.ready.push_back(frame);
+        let line = self.lens.bookmark(&metadata);
+        self.ready.push_back(Item::Line(line));
     }
 
     fn fail(&mut self, error: &ApiError) {
-        self.ready.push_back(line("ERROR", error.status().to_string().as_bytes()));
+        self.ready.push_back(Item::Line(line("ERROR", error.status().to_string().as_bytes())));
         self.over = true;
     }
 }

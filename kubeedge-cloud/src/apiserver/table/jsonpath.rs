@@ -147,4 +147,11 @@ mod tests {
             assert_eq!(first(path, &value), found, "{path}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_makes_it_panic(path in "[.\\[\\]a?(@=')\"*0-9\\\\-]{0,30}") {
+            drop(first(&path, &json!({"a": [{"a": 1}]})));
+        }
+    }
 }

@@ -1,0 +1,68 @@
+//! What a node may touch: itself, the pods that are bound to it, and what those refer to. Nothing else.
+//!
+//! Upstream checks nothing unless its authorization is switched on, which is not the default.
+
+use kubeedge_core::{
+    answer::ApiStatus,
+    names::NodeName,
+    resource::{ObjectPath, ResourceType},
+};
+use serde_json::Value;
+
+use super::uplink::{PATIENCE, Parts, Request};
+use crate::object::Kind;
+
+/// The answer to a request that is none of the node's business. It does not tell whether the object exists.
+pub(super) fn forbidden(request: &Request<'_>, why: &str) -> ApiStatus {
+    let (path, node) = (request.path, request.node);
+    ApiStatus::failure(403, "Forbidden", format!("{path} is forbidden to node {node}: {why}"))
+}
+
+/// The request has to be about the node itself.
+pub(super) fn own_node(request: &Request<'_>) -> Result<(), ApiStatus> {
+    if request.name.as_str() == request.node.as_str() {
+        Ok(())
+    } else {
+        Err(forbidden(request, "it is another node"))
+    }
+}
+
+/// The lease has to be that of the node.
+pub(super) fn own_lease(request: &Request<'_>) -> Result<(), ApiStatus> {
+    if request.namespace() == Some("kube-node-lease") && request.name.as_str() == request.node.as_str() {
+        Ok(())
+    } else {
+        Err(forbidden(request, "it is not the lease of the node"))
+    }
+}
+
+impl Parts {
+    /// One of the pods of the node has to refer to it.
+    pub(super) async fn referenced(&self, request: &Request<'_>) -> Result<(), ApiStatus> {
+        self.node_needs(request, request.path).await
+    }
+
+    /// The node has to need `path`.
+    pub(super) async fn node_needs(&self, request: &Request<'_>, path: &ObjectPath) -> Result<(), ApiStatus> {
+        self.truth.ready(&[ResourceType::Node, ResourceType::Pod], PATIENCE).await?;
+        if self.truth.placement().needs(request.node, path) {
+            Ok(())
+        } else {
+            Err(forbidden(request, "no pod of the node refers to it"))
+        }
+    }
+
+    /// The pod has to be bound to the node. A pod that the watch has not shown yet, or no longer, is looked up.
+    pub(super) async fn own_pod(&self, request: &Request<'_>) -> Result<(), ApiStatus> {
+        let path = ObjectPath { kind: ResourceType::Pod, ..request.path.clone() };
+        if self.truth.placement().needs(request.node, &path) {
+            return Ok(());
+        }
+        let pod = self.calls.get(request.place(&Kind::POD)).await?;
+        if is_bound_to(&pod, request.node) { Ok(()) } else { Err(forbidden(request, "the pod is not bound to the node")) }
+    }
+}
+
+pub(super) fn is_bound_to(pod: &Value, node: &NodeName) -> bool {
+    pod["spec"]["nodeName"].as_str() == Some(node.as_str())
+}

@@ -1,0 +1,63 @@
+//! Pods: what the edge may do with those that are bound to it.
+
+use kubeedge_core::answer::ApiStatus;
+use serde_json::{Value, json};
+
+use super::{
+    authorize::{forbidden, is_bound_to},
+    uplink::{Done, Outcome, Parts, Request},
+};
+use crate::object::Kind;
+
+impl Parts {
+    pub(super) async fn patch_pod(&self, request: &Request<'_>) -> Outcome {
+        let patch = request.body()?;
+        self.own_pod(request).await?;
+        self.calls.strategic_status(request.place(&Kind::POD), &patch).await.map(|pod| Done::object_at(&pod))
+    }
+
+    /// Makes a pod known that runs from a file of the node.
+    pub(super) async fn create_pod(&self, request: &Request<'_>) -> Outcome {
+        let pod = request.object(&Kind::POD)?;
+        let mirrors = pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string();
+        if !is_bound_to(&pod, request.node) || !mirrors {
+            return Err(forbidden(request, "a node may only create mirrors of its own pods"));
+        }
+        self.calls.create(&Kind::POD, request.namespace(), &pod).await.map(|pod| Done::object_at(&pod))
+    }
+
+    /// Deletes a pod under the options of the edge, which name the UID. A pod that is gone, or another one by now, is
+    /// deleted as far as the edge is concerned.
+    pub(super) async fn delete_pod(&self, request: &Request<'_>) -> Outcome {
+        let options = delete_options(request)?;
+        match self.own_pod(request).await {
+            Ok(()) => {}
+            Err(status) if status.is_not_found() => return Ok(Done::ok()),
+            Err(status) => return Err(status),
+        }
+        match self.calls.delete(request.place(&Kind::POD), &options).await {
+            Ok(_) => Ok(Done::ok()),
+            Err(status) if status.is_not_found() || is_another(&status) => Ok(Done::ok()),
+            Err(status) => Err(status),
+        }
+    }
+}
+
+/// Old edges send the bare UID.
+fn delete_options(request: &Request<'_>) -> Result<Value, ApiStatus> {
+    let mut options = match request.content.as_text() {
+        Some(uid) if !uid.trim_start().starts_with('{') => {
+            json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": uid } })
+        }
+        _ if request.content.is_null() => json!({}),
+        _ => request.body()?,
+    };
+    options["apiVersion"] = "v1".into();
+    options["kind"] = "DeleteOptions".into();
+    Ok(options)
+}
+
+/// Whether the precondition on the UID failed.
+fn is_another(status: &ApiStatus) -> bool {
+    status.code == 409 && status.message.contains("UID")
+}
