@@ -14,9 +14,9 @@ use kubeedge_core::{
 use serde_json::{Value, json};
 
 pub(crate) use self::{
-    calls::{ApiCalls, is_safe_name, unavailable},
+    calls::{ApiCalls, unavailable},
     kind::Kind,
-    watch::{RawObject, Watched, watch},
+    watch::{Pause, Watched, watch},
 };
 
 /// An object as a node gets it.

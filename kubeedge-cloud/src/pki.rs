@@ -46,4 +46,7 @@ pub use self::{
 
 #[cfg(test)]
 pub(crate) use self::tls::{ClockTime, provider};
-pub(crate) use self::tls::{client_verifier, unix_time};
+pub(crate) use self::{
+    peer::node_of as node_of_subject,
+    tls::{client_verifier, unix_time},
+};

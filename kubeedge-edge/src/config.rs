@@ -80,8 +80,8 @@ impl EdgeCoreConfig {
     /// Reads the file at `path`; see [`EdgeCoreConfig::from_yaml`].
     pub fn load(path: impl AsRef<Path>) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
         Self::from_yaml(&text)
     }
 }

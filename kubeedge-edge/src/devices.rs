@@ -142,7 +142,9 @@ impl DeviceBinder {
         match change {
             Change::Listed(records) => {
                 self.models.clear();
-                records.iter().for_each(|record| self.put_model(record));
+                for record in &records {
+                    self.put_model(record);
+                }
                 self.dirty.extend(self.devices.keys().cloned());
             }
             Change::Put(record) => {
@@ -178,7 +180,9 @@ impl DeviceBinder {
             Change::Listed(records) => {
                 self.dirty.extend(std::mem::take(&mut self.devices).into_keys());
                 self.dirty.extend(self.bound.keys().cloned());
-                records.iter().for_each(|record| self.put_device(record));
+                for record in &records {
+                    self.put_device(record);
+                }
             }
             Change::Put(record) => self.put_device(&record),
             Change::Deleted(key) => {
@@ -206,7 +210,7 @@ impl DeviceBinder {
         self.dirty.insert(id);
     }
 
-    /// Removes twins of devices that were deleted while the node was off.
+    /// Removes twins whose Device is gone: the node may have ended between the two.
     async fn forget_others(&mut self) -> Result<(), TwinError> {
         for id in self.twins.devices().await? {
             if !self.devices.contains_key(&id) {

@@ -91,13 +91,11 @@ impl Dispatcher {
             };
             return Ok(Some(answer));
         }
-        match self.groups.iter().find(|(group, _)| *group == message.group) {
-            Some((_, service)) => service.clone().oneshot(message).await,
-            None => {
-                tracing::debug!(group = %message.group, resource = %message.resource, "message for a part that is not here");
-                Ok(None)
-            }
+        if let Some((_, service)) = self.groups.iter().find(|(group, _)| *group == message.group) {
+            return service.clone().oneshot(message).await;
         }
+        tracing::debug!(group = %message.group, resource = %message.resource, "message for a part that is not here");
+        Ok(None)
     }
 
     async fn store_object(&self, message: &Message) -> Result<(), Refusal> {

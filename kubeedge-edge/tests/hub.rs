@@ -9,5 +9,7 @@ mod dispatch;
 mod link;
 #[path = "hub/outbox.rs"]
 mod outbox;
+#[path = "hub/server.rs"]
+mod server;
 #[path = "hub/websocket.rs"]
 mod websocket;

@@ -10,7 +10,9 @@ use std::{
 };
 
 use kubeedge_core::{
-    meta::{Collection, MetaError, MetaEvent, MetaHandle, MetaKey, MetaWrite, Precondition, Record, Revision, Selector},
+    meta::{
+        Collection, MetaError, MetaEvent, MetaHandle, MetaKey, MetaWrite, Precondition, Record, Revision, Selector,
+    },
     names::{ResourceVersion, Uid},
     testing::meta_suite,
 };
@@ -181,6 +183,9 @@ async fn a_full_store_says_so_and_recovers() {
     handle.put(record("small", "1")).await.expect("there is room again");
 }
 
+/// What is done to a file, and how.
+type Damage = (&'static str, fn(&mut Vec<u8>));
+
 fn damage(path: &Path, spoil: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     spoil(&mut bytes);
@@ -189,7 +194,7 @@ fn damage(path: &Path, spoil: impl FnOnce(&mut Vec<u8>)) {
 
 #[tokio::test]
 async fn a_damaged_file_is_kept_aside_and_a_new_one_started() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 3] = [
+    let damages: [Damage; 3] = [
         ("not a database", |bytes| bytes[..16].copy_from_slice(b"SomethingElse!!!")),
         ("a page of zeroes", |bytes| bytes[4096..8192].fill(0)),
         ("cut off", |bytes| bytes.truncate(bytes.len() / 2)),
@@ -214,13 +219,54 @@ async fn a_damaged_file_is_kept_aside_and_a_new_one_started() {
     }
 }
 
+/// What a power cut leaves of the log: any part of its end may be missing or wrong.
+#[tokio::test]
+async fn of_a_torn_log_whole_commits_are_left() {
+    let folder = TempDir::new().unwrap();
+    let (_store, handle) = open(&folder);
+    for count in 0..40_u32 {
+        let value = count.to_string();
+        handle.commit(vec![put("left", value.clone()), put("right", value)]).await.unwrap();
+    }
+    let (file, log) = (folder.path().join("edge.db"), folder.path().join("edge.db-wal"));
+    let (bytes, log) = (fs::read(file).unwrap(), fs::read(log).unwrap());
+    assert!(log.len() > 40 * 4096, "the commits are in the log");
+    let mut newest = None;
+    for step in (0..=log.len()).step_by(log.len() / 60) {
+        for flipped in [false, true] {
+            let torn = TempDir::new().unwrap();
+            let mut log = log.clone();
+            match log.get_mut(step) {
+                Some(byte) if flipped => *byte ^= 0x10,
+                _ => log.truncate(step),
+            }
+            fs::write(torn.path().join("edge.db"), &bytes).unwrap();
+            fs::write(torn.path().join("edge.db-wal"), log).unwrap();
+            let (store, handle) = open(&torn);
+            let value = |record: Option<Record>| {
+                record.map(|record| str::from_utf8(&record.value).unwrap().parse::<u32>().unwrap())
+            };
+            let left = value(handle.get(key("left")).await.unwrap());
+            assert_eq!(left, value(handle.get(key("right")).await.unwrap()), "torn at {step}, flipped {flipped}");
+            handle.put(record("left", "0")).await.expect("the store can be written");
+            newest = newest.max(left);
+            store.close().await;
+        }
+    }
+    assert_eq!(newest, Some(39), "an intact log loses nothing");
+}
+
 #[tokio::test]
 async fn tables_of_others_and_newer_schemas_are_left_alone() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("edge.db");
     let upstream = rusqlite::Connection::open(&path).unwrap();
-    upstream.execute_batch("CREATE TABLE meta (key TEXT PRIMARY KEY, type TEXT, value TEXT);
-        INSERT INTO meta VALUES ('default/pod/web', 'pod', '{}');").unwrap();
+    upstream
+        .execute_batch(
+            "CREATE TABLE meta (key TEXT PRIMARY KEY, type TEXT, value TEXT);
+        INSERT INTO meta VALUES ('default/pod/web', 'pod', '{}');",
+        )
+        .unwrap();
     drop(upstream);
     let (store, handle) = open(&folder);
     handle.put(record("ours", "1")).await.unwrap();
@@ -258,7 +304,10 @@ async fn victim() {
         tokio::spawn(async move {
             for count in 0_u32.. {
                 let value = format!("{count}").repeat(100);
-                handle.commit(vec![put(&format!("left-{lane}"), value.clone()), put(&format!("right-{lane}"), value)]).await.unwrap();
+                handle
+                    .commit(vec![put(&format!("left-{lane}"), value.clone()), put(&format!("right-{lane}"), value)])
+                    .await
+                    .unwrap();
                 let mut out = std::io::stdout().lock();
                 writeln!(out, "acked {lane} {count}").unwrap();
                 out.flush().unwrap();

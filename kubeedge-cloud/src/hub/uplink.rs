@@ -95,6 +95,11 @@ impl UplinkRouter {
         self.parts.insert(destination, Shared::new(part.map_err(Into::into)));
         self
     }
+
+    /// Whether there is a part for `destination`.
+    pub fn has(&self, destination: Destination) -> bool {
+        self.parts.contains_key(&destination)
+    }
 }
 
 impl Service<FromNode> for UplinkRouter {

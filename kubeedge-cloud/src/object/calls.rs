@@ -85,7 +85,7 @@ const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
 /// Whether a name from outside can go into the path of a request: what Kubernetes takes for the kinds that we use.
-pub(crate) fn is_safe_name(name: &str) -> bool {
+fn is_safe_name(name: &str) -> bool {
     NodeName::new(name).is_ok()
 }
 

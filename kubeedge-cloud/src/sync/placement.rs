@@ -152,6 +152,21 @@ impl Placement {
         self.objects.get(path)?.object.clone()
     }
 
+    /// The UID of the object called `path`, if there is one.
+    pub(crate) fn uid(&self, path: &ObjectPath) -> Option<&Uid> {
+        self.objects.get(path).map(|tracked| &tracked.uid)
+    }
+
+    /// The node that the object called `path` is bound to.
+    pub(crate) fn binding(&self, path: &ObjectPath) -> Option<&NodeName> {
+        self.objects.get(path)?.facts.node.as_ref()
+    }
+
+    /// All objects of `kind`.
+    pub(crate) fn paths(&self, kind: &ResourceType) -> impl Iterator<Item = &ObjectPath> {
+        self.objects.keys().filter(move |path| path.kind == *kind)
+    }
+
     /// The objects of `kind` that `node` needs and that exist.
     pub(crate) fn of_node(&self, node: &NodeName, kind: &ResourceType) -> Vec<Arc<NodeObject>> {
         let paths = self.nodes.get(node).into_iter().flat_map(|needs| &needs.paths);

@@ -22,19 +22,22 @@ pub(crate) const DELIVERED: [ResourceType; 6] = [
     ResourceType::DeviceModel,
 ];
 
-/// Compares each node that connects with the truth, until `shutdown`. `synced` is told when a node has been compared.
+/// Compares each node that connects with the truth, until `shutdown`. When it has been compared, `greet` is run for it.
 ///
-/// Waits until everything has been listed and the ledger is read: a cloud that has just started would take for deleted
+/// Waits until all of `kinds` have been listed and the ledger is read: a cloud that has just started would take for deleted
 /// what it does not know yet.
 ///
 /// Upstream: `cloud/pkg/synccontroller`, which compares everything every 5 s.
-pub(crate) async fn run(
+pub(crate) async fn run<F>(
     truth: Truth,
     log: DeliveryLog,
     hub: HubHandle,
-    synced: impl Fn(&NodeName) + Clone + Send + 'static,
+    kinds: Vec<ResourceType>,
+    greet: impl Fn(NodeName) -> F + Clone + Send + 'static,
     shutdown: CancellationToken,
-) {
+) where
+    F: Future<Output = ()> + Send,
+{
     let mut changes = hub.changes();
     let mut known = BTreeMap::<NodeName, SessionNumber>::new();
     let mut jobs = JoinSet::new();
@@ -43,11 +46,13 @@ pub(crate) async fn run(
         let connected = hub.connected();
         for (node, number) in &connected {
             if known.get(node) != Some(number) {
-                let (truth, log, hub, synced) = (truth.clone(), log.clone(), hub.clone(), synced.clone());
+                let (truth, log, hub) = (truth.clone(), log.clone(), hub.clone());
+                let (kinds, greet) = (kinds.clone(), greet.clone());
                 let (node, number) = (node.clone(), *number);
                 jobs.spawn(async move {
+                    truth.listed(&kinds).await;
                     if compare(&truth, &log, &hub, &node, number).await {
-                        synced(&node);
+                        greet(node).await;
                     }
                 });
             }
@@ -62,7 +67,6 @@ pub(crate) async fn run(
 }
 
 async fn compare(truth: &Truth, log: &DeliveryLog, hub: &HubHandle, node: &NodeName, number: SessionNumber) -> bool {
-    truth.listed(&DELIVERED).await;
     for pause in Pause::default() {
         if hub.session(node) != Some(number) {
             return false;

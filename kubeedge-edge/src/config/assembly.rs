@@ -41,6 +41,7 @@ pub struct EdgeCore {
     clock: SharedClock,
     token_file: Option<PathBuf>,
     drivers: Vec<(String, DriverMaker)>,
+    stop_pods: Option<Duration>,
 }
 
 /// Why the agent was not started.
@@ -93,6 +94,7 @@ impl EdgeCore {
             clock: Arc::new(SystemClock),
             token_file: Some(TOKEN_FILE.into()),
             drivers: Vec::new(),
+            stop_pods: None,
         })
     }
 
@@ -112,6 +114,12 @@ impl EdgeCore {
     /// built-in one for the same protocol.
     pub fn driver(mut self, protocol: impl Into<String>, driver: DriverMaker) -> Self {
         self.drivers.push((protocol.into(), driver));
+        self
+    }
+
+    /// Stops the pods when the agent shuts down, within `grace` each; default not, so that they outlive an upgrade.
+    pub fn stop_pods_on_shutdown(mut self, grace: Option<Duration>) -> Self {
+        self.stop_pods = grace;
         self
     }
 
@@ -187,8 +195,8 @@ impl EdgeCore {
         let session = SessionConfig::edge()
             .keepalive(Keepalive::Send { every: seconds(hub.heartbeat) })
             .reply(seconds(modules.meta_manager.remote_query_timeout));
-        let rate = (hub.message_qps > 0)
-            .then(|| RateLimit { per_second: hub.message_qps, burst: hub.message_burst.max(1) });
+        let rate =
+            (hub.message_qps > 0).then(|| RateLimit { per_second: hub.message_qps, burst: hub.message_burst.max(1) });
         let write_timeout = seconds(hub.websocket.write_deadline);
         move |config| config.session(session).rate(rate).write_timeout(write_timeout)
     }
@@ -197,14 +205,15 @@ impl EdgeCore {
         let edged = &self.config.modules.edged;
         let kubelet = &edged.kubelet;
         let mut config = EdgedConfig::new(self.node.clone(), &edged.root_directory, &kubelet.pod_logs_dir);
-        config.node_ip = edged.node_ip.parse().ok().or_else(|| own_address(&self.config.modules.edge_hub.websocket.server));
+        config.node_ip =
+            edged.node_ip.parse().ok().or_else(|| own_address(&self.config.modules.edge_hub.websocket.server));
         config.labels.clone_from(&edged.node_labels);
         config.register_node = kubelet.register_node;
         config.status_update = units::duration(&kubelet.node_status_update_frequency).unwrap_or(config.status_update);
         config.status_report = units::duration(&kubelet.node_status_report_frequency).unwrap_or(config.status_report);
         config.lease = seconds(kubelet.node_lease_duration_seconds);
         config.max_pods = kubelet.max_pods;
-        config
+        config.stop_pods_on_shutdown(self.stop_pods)
     }
 
     fn all_drivers(&self) -> Vec<(String, DriverMaker)> {
@@ -237,10 +246,9 @@ impl EdgeCore {
         }
         let (bus, driver) = MqttBus::new(self.mqtt_options().await?);
         helpers.spawn(driver.run(stop.clone()));
-        let outer = BusHandle::of(bus);
         Ok(match internal {
-            Some((inner, addr)) => (BusHandle::of(PairBus { inner, outer }), Some(addr)),
-            None => (outer, None),
+            Some((inner, addr)) => (BusHandle::of(PairBus::new(inner, bus)), Some(addr)),
+            None => (BusHandle::of(bus), None),
         })
     }
 
@@ -265,11 +273,7 @@ impl EdgeCore {
     }
 
     #[cfg(not(feature = "broker"))]
-    async fn broker(
-        &self,
-        _: &mut JoinSet<()>,
-        _: &CancellationToken,
-    ) -> Result<(BusHandle, SocketAddr), StartError> {
+    async fn broker(&self, _: &mut JoinSet<()>, _: &CancellationToken) -> Result<(BusHandle, SocketAddr), StartError> {
         let mode = self.config.modules.event_bus.mqtt_mode;
         Err(ConfigError::value("modules.eventBus.mqttMode", mode, "this version was built without a broker").into())
     }
@@ -378,7 +382,8 @@ fn node_name(config: &EdgeCoreConfig) -> Result<NodeName, ConfigError> {
 /// Address of this machine on the way to the cloud. Nothing is sent: connecting a UDP socket only looks at the routes.
 fn own_address(server: &str) -> Option<IpAddr> {
     let target = server.parse::<SocketAddr>().unwrap_or(SocketAddr::from(([192, 0, 2, 1], 9)));
-    let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
+    let any: SocketAddr =
+        if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = std::net::UdpSocket::bind(any).ok()?;
     socket.connect(target).ok()?;
     socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())

@@ -33,13 +33,29 @@ const UNUSED: &[&str] = &[
     "modules.edgeHub.quic",
     "modules.eventBus.mqttQOS",
     "modules.eventBus.mqttRetain",
-    "modules.metaManager",
+    "modules.metaManager.contextSendGroup",
+    "modules.metaManager.contextSendModule",
+    "modules.metaManager.metaServer",
     "modules.serviceBus",
     "modules.deviceTwin.dmiSockPath",
     "modules.dbTest",
     "modules.taskManager",
     "modules.edgeStream",
-    "modules.edged",
+    "modules.edged.customInterfaceName",
+    "modules.edged.experimentalMounterPath",
+    "modules.edged.experimentalNodeAllocatableIgnoreEvictionThreshold",
+    "modules.edged.maxContainerCount",
+    "modules.edged.maxPerPodContainerCount",
+    "modules.edged.minimumGCAge",
+    "modules.edged.podSandboxImage",
+    "modules.edged.registerNodeNamespace",
+    "modules.edged.registerSchedulable",
+    "modules.edged.reportEvent",
+    "modules.edged.runtimeCgroups",
+    "modules.edged.seccompDefault",
+    "modules.edged.tailoredKubeletConfig",
+    "modules.edged.windowsPriorityClass",
+    "modules.edged.windowsService",
 ];
 
 /// Keys whose keys are the user's.
@@ -63,7 +79,8 @@ fn overlay(
     path: &str,
     warnings: &mut Vec<ConfigWarning>,
 ) -> Result<(), ConfigError> {
-    let wrong = |given: &Value, why: &str| Err(ConfigError::value(path, given, why));
+    let name = if path.is_empty() { "the file" } else { path };
+    let wrong = |given: &Value, why: &str| Err(ConfigError::value(name, given, why));
     match (template, given) {
         // A section or a value that is written and left empty.
         (_, Value::Null) => Ok(()),
@@ -82,7 +99,8 @@ fn overlay(
         (Value::Object(_), other) => {
             wrong(&other, if path.is_empty() { "a file of sections is needed" } else { "it must be a section" })
         }
-        (template @ Value::Bool(_), given @ Value::Bool(_)) | (template @ Value::String(_), given @ Value::String(_)) => {
+        (template @ Value::Bool(_), given @ Value::Bool(_))
+        | (template @ Value::String(_), given @ Value::String(_)) => {
             *template = given;
             Ok(())
         }

@@ -7,17 +7,30 @@ use kubeedge_core::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::MqttBus;
+
 /// The broker of the agent and another one as one bus: published on both, heard from both.
 ///
-/// The broker of the agent decides how a call ends: the other one may be away for a long time.
+/// The broker of the agent decides how a call ends. The other one may be away for a long time: what is published
+/// meanwhile does not reach it, and subscriptions on it stand once it is back.
 pub(super) struct PairBus {
-    pub(super) inner: BusHandle,
-    pub(super) outer: BusHandle,
+    inner: BusHandle,
+    outer: BusHandle,
+    outside: MqttBus,
+}
+
+impl PairBus {
+    pub(super) fn new(inner: BusHandle, outside: MqttBus) -> Self {
+        Self { inner, outer: BusHandle::of(outside.clone()), outside }
+    }
 }
 
 #[async_trait]
 impl EventBus for PairBus {
     async fn publish(&self, event: Event) -> Result<(), BusError> {
+        if !self.outside.is_connected() {
+            return self.inner.publish(event).await;
+        }
         let (inner, outer) = tokio::join!(self.inner.publish(event.clone()), self.outer.publish(event));
         if let Err(error) = outer {
             tracing::debug!(%error, "not published on the external broker");

@@ -21,7 +21,11 @@ pub(super) fn check(config: &EdgeCoreConfig) -> Result<(), ConfigError> {
     let bus = &config.modules.event_bus;
     if bus.enable {
         if bus.mqtt_mode > 2 {
-            return wrong("modules.eventBus.mqttMode", &bus.mqtt_mode, "it must be 0 (internal), 1 (both) or 2 (external)");
+            return wrong(
+                "modules.eventBus.mqttMode",
+                &bus.mqtt_mode,
+                "it must be 0 (internal), 1 (both) or 2 (external)",
+            );
         }
         if bus.mqtt_mode < 2 && units::listen_address(&bus.mqtt_server_internal).is_none() {
             let value = quoted(&bus.mqtt_server_internal);

@@ -38,16 +38,19 @@ mod tests {
             let pauses: Vec<_> = (0..200)
                 .map(|_| {
                     let mut backoff = Backoff::new(first, longest);
-                    (0..attempt).for_each(|_| drop(backoff.pause()));
+                    (0..attempt).for_each(|_| _ = backoff.pause());
                     backoff.pause()
                 })
                 .collect();
             assert!(pauses.iter().all(|pause| *pause <= ceiling), "attempt {attempt} waits longer than its ceiling");
             let low = pauses.iter().filter(|pause| **pause < ceiling / 2).count();
-            assert!((40..160).contains(&low), "attempt {attempt} is not spread over its range: {low} of 200 in the half");
+            assert!(
+                (40..160).contains(&low),
+                "attempt {attempt} is not spread over its range: {low} of 200 in the half"
+            );
         }
         let mut backoff = Backoff::new(first, longest);
-        (0..10).for_each(|_| drop(backoff.pause()));
+        (0..10).for_each(|_| _ = backoff.pause());
         backoff.reset();
         assert!(backoff.pause() <= first, "a healthy session starts over");
     }

@@ -104,7 +104,10 @@ mod tests {
         assert_eq!(sent[59], Duration::ZERO, "a burst goes at once");
         assert!(sent[60] > Duration::ZERO, "and no more than that");
         let after = sent[119];
-        assert!(after > Duration::from_millis(1900) && after < Duration::from_millis(2100), "60 more take 2 s: {after:?}");
+        assert!(
+            after > Duration::from_millis(1900) && after < Duration::from_millis(2100),
+            "60 more take 2 s: {after:?}"
+        );
         // After a silence the burst is there again, and no more than the burst.
         now += Duration::from_secs(3600);
         let quiet = now;

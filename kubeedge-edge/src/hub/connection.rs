@@ -11,13 +11,13 @@ use kubeedge_core::{
     message::Message,
     names::SharedClock,
     service::BoxError,
-    session::{Outbound, Session, SessionEnd, SessionEvent, SubmitError, Ticket, Until},
+    session::{Outbound, Receipt, Session, SessionEnd, SessionEvent, SubmitError, Ticket, Until},
     transport::{Link, LinkError},
     uplink::{Inbound, UplinkError},
     words::Source,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, Sleep, sleep_until},
 };
 use tower::Service;
@@ -47,7 +47,7 @@ pub(super) enum End {
 type Answering = BoxFuture<'static, Result<Option<Message>, BoxError>>;
 
 /// What a call waits for.
-type Reply = tokio::sync::oneshot::Sender<Result<kubeedge_core::session::Receipt, UplinkError>>;
+type Reply = oneshot::Sender<Result<Receipt, UplinkError>>;
 
 /// Reads and writes are polled side by side, so two peers that both have full sockets still drain each other.
 pub(super) struct Connection<'a> {
@@ -180,9 +180,10 @@ impl<'a> Connection<'a> {
                 // Whoever asked is gone, but the cloud sends it until it is acknowledged.
                 SessionEvent::Late(message) => self.answers.push_back(message.acknowledgement(self.clock.now())),
                 SessionEvent::Settled(ticket, outcome) => {
-                    if let Some(reply) = self.waiting.remove(&ticket) {
-                        // Nobody may wait any more.
-                        let _ = reply.send(outcome.map_err(UplinkError::from));
+                    let Some(reply) = self.waiting.remove(&ticket) else { continue };
+                    // As above: whoever asked may have gone before the session knew.
+                    if let Err(Ok(Receipt::Reply(message))) = reply.send(outcome.map_err(UplinkError::from)) {
+                        self.answers.push_back(message.acknowledgement(self.clock.now()));
                     }
                 }
                 SessionEvent::Refused(_, reason) => tracing::warn!(reason, "the cloud refused a message"),

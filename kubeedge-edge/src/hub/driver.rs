@@ -102,14 +102,12 @@ impl HubDriver {
     async fn serve(&mut self, link: Box<dyn Link>, session: u64, shutdown: &CancellationToken) -> bool {
         tracing::info!(server = self.config.endpoint.server, session, "connected to the cloud");
         self.state.send_replace(LinkState::Connected { session });
-        let mut connection =
-            Connection::new(&self.config, &self.clock, &mut self.inbound, &mut self.calls, link);
-        let end = match shutdown.run_until_cancelled(&mut connection).await {
-            Some(end) => end,
-            None => {
-                connection.begin_close();
-                timeout(self.config.close_timeout, &mut connection).await.unwrap_or(End::Finished)
-            }
+        let mut connection = Connection::new(&self.config, &self.clock, &mut self.inbound, &mut self.calls, link);
+        let end = if let Some(end) = shutdown.run_until_cancelled(&mut connection).await {
+            end
+        } else {
+            connection.begin_close();
+            timeout(self.config.close_timeout, &mut connection).await.unwrap_or(End::Finished)
         };
         let healthy = connection.heard();
         self.state.send_replace(LinkState::Disconnected);

@@ -224,11 +224,21 @@ fn judge(subject: &str, reply: &Message) -> Verdict {
     }
     match Answer::read(&reply.content) {
         Answer::Refused(status) if matches!(status.code, 400..500) && !matches!(status.code, 408 | 409 | 429) => {
-            tracing::warn!(subject, code = status.code, reason = status.message, "the cloud refused an outbox entry, dropped");
+            tracing::warn!(
+                subject,
+                code = status.code,
+                reason = status.message,
+                "the cloud refused an outbox entry, dropped"
+            );
             Verdict::Done
         }
         Answer::Refused(status) => {
-            tracing::debug!(subject, code = status.code, reason = status.message, "the cloud could not take an outbox entry");
+            tracing::debug!(
+                subject,
+                code = status.code,
+                reason = status.message,
+                "the cloud could not take an outbox entry"
+            );
             Verdict::Retry(Outcome::Failed)
         }
         _ => Verdict::Done,

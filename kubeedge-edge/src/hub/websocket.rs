@@ -168,9 +168,10 @@ fn request(endpoint: &CloudEndpoint) -> Result<Request<()>, LinkError> {
 /// What a failure of the socket means; TLS speaks through it, too.
 fn link_error(peer: &str, error: io::Error) -> LinkError {
     let peer = peer.to_owned();
-    match error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
-        true => LinkError::Untrusted { peer, source: error.into() },
-        false => LinkError::Unreachable { peer, source: error.into() },
+    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
+        LinkError::Untrusted { peer, source: error.into() }
+    } else {
+        LinkError::Unreachable { peer, source: error.into() }
     }
 }
 

@@ -235,7 +235,10 @@ impl EdgeNodeBuilder {
 
 impl fmt::Debug for EdgeNodeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EdgeNodeBuilder").field("name", &self.name).field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("EdgeNodeBuilder")
+            .field("name", &self.name)
+            .field("server", &self.server)
+            .finish_non_exhaustive()
     }
 }
 

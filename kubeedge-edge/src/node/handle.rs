@@ -44,7 +44,8 @@ impl EdgeNodeHandle {
         &self.twins
     }
 
-    /// The twins as the part that also takes devices in and out, for embedders that have devices of their own.
+    /// The twins with what is known of membership. An embedder with devices of its own puts their Devices and
+    /// DeviceModels into the store: twins without a Device there are forgotten at the next start.
     pub fn device_twins(&self) -> &DeviceTwins {
         &self.device_twins
     }

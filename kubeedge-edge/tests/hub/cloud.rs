@@ -17,24 +17,24 @@ use kubeedge_edge::hub::{HubConfig, HubDriver};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-pub fn clock() -> SharedClock {
+pub(crate) fn clock() -> SharedClock {
     Arc::new(ManualClock::new(UnixMillis(1_700_000_000_000)))
 }
 
-pub fn config() -> HubConfig {
+pub(crate) fn config() -> HubConfig {
     HubConfig::new(CloudEndpoint::new("cloud:10000", "edge-1".parse().unwrap())).rate(None)
 }
 
 /// A hub that runs against a cloud of the test.
-pub struct Rig {
-    pub uplink: UplinkHandle,
-    pub acceptor: MemoryAcceptor,
-    pub stop: CancellationToken,
-    pub running: JoinHandle<()>,
+pub(crate) struct Rig {
+    pub(crate) uplink: UplinkHandle,
+    pub(crate) acceptor: MemoryAcceptor,
+    pub(crate) stop: CancellationToken,
+    pub(crate) running: JoinHandle<()>,
 }
 
 impl Rig {
-    pub fn new(config: HubConfig, capacity: usize, inbound: Inbound) -> Self {
+    pub(crate) fn new(config: HubConfig, capacity: usize, inbound: Inbound) -> Self {
         let (transport, acceptor) = MemoryTransport::new(capacity);
         let (uplink, driver) = HubDriver::new(config, TransportHandle::of(transport), inbound, clock());
         let stop = CancellationToken::new();
@@ -42,28 +42,28 @@ impl Rig {
         Self { uplink, acceptor, stop, running }
     }
 
-    pub async fn accept(&self) -> Cloud {
+    pub(crate) async fn accept(&self) -> Cloud {
         let (_, link) = within(self.acceptor.accept()).await.unwrap();
         Cloud(link)
     }
 
-    pub async fn connected(&self) {
+    pub(crate) async fn connected(&self) {
         let mut state = self.uplink.state();
         within(state.wait_for(|state| state.is_connected())).await.unwrap();
     }
 }
 
 /// No test waits longer, by the paused clock or by a real one.
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(600), future).await.expect("it happens in time")
 }
 
 /// The cloud's end of a link.
-pub struct Cloud(pub MemoryLink);
+pub(crate) struct Cloud(pub(crate) MemoryLink);
 
 impl Cloud {
     /// The next message that is not a keepalive; `None` when the edge is gone.
-    pub async fn next(&mut self) -> Option<Message> {
+    pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {
             match within(self.0.next()).await? {
                 Ok(message) if message.operation == Operation::Keepalive => {}
@@ -73,16 +73,16 @@ impl Cloud {
         }
     }
 
-    pub async fn expect(&mut self) -> Message {
+    pub(crate) async fn expect(&mut self) -> Message {
         self.next().await.expect("the edge sends something")
     }
 
-    pub async fn send(&mut self, message: Message) {
+    pub(crate) async fn send(&mut self, message: Message) {
         within(self.0.send(message)).await.unwrap();
     }
 
     /// Answers a request with `content`.
-    pub async fn reply(&mut self, request: &Message, content: Content) {
+    pub(crate) async fn reply(&mut self, request: &Message, content: Content) {
         let reply = Message::new(
             UnixMillis(2),
             Source::EdgeController,
@@ -94,22 +94,22 @@ impl Cloud {
     }
 }
 
-pub fn config_map(name: &str) -> ObjectPath {
+pub(crate) fn config_map(name: &str) -> ObjectPath {
     ObjectPath::namespaced("default", ResourceType::ConfigMap, name).unwrap()
 }
 
 /// A message of the cloud about a ConfigMap.
-pub fn downlink(name: &str, operation: Operation) -> Message {
+pub(crate) fn downlink(name: &str, operation: Operation) -> Message {
     Message::new(UnixMillis(1), Source::EdgeController, Group::Resource, operation, config_map(name))
 }
 
 /// A request of the edge.
-pub fn query(name: &str) -> Message {
+pub(crate) fn query(name: &str) -> Message {
     Message::new(UnixMillis(1), Source::Edged, Group::Meta, Operation::Query, config_map(name))
 }
 
 /// An inbound service that acknowledges everything at once.
-pub fn acknowledging() -> Inbound {
+pub(crate) fn acknowledging() -> Inbound {
     Inbound::new(tower::service_fn(|message: Message| async move {
         Ok::<_, BoxError>(Some(message.acknowledgement(UnixMillis(3))))
     }))

@@ -158,7 +158,13 @@ async fn other_groups_go_to_their_services() {
     };
     let dispatcher = rig.dispatcher.clone().group(Group::Twin, service);
     let message = |group| {
-        Message::new(kubeedge_core::names::UnixMillis(1), Source::DeviceController, group, Operation::Update, Resource::Membership)
+        Message::new(
+            kubeedge_core::names::UnixMillis(1),
+            Source::DeviceController,
+            group,
+            Operation::Update,
+            Resource::Membership,
+        )
     };
     assert!(dispatcher.dispatch(message(Group::Twin)).await.unwrap().is_none());
     assert!(dispatcher.dispatch(message(Group::User)).await.unwrap().is_none(), "a part that is not here");
@@ -181,7 +187,14 @@ async fn recorded_objects_are_stored() {
         }
     }
     assert!(expected.len() > 3, "{expected:?}");
-    for kind in [ResourceType::Pod, ResourceType::ConfigMap, ResourceType::Secret, ResourceType::Node, ResourceType::Device, ResourceType::DeviceModel] {
+    for kind in [
+        ResourceType::Pod,
+        ResourceType::ConfigMap,
+        ResourceType::Secret,
+        ResourceType::Node,
+        ResourceType::Device,
+        ResourceType::DeviceModel,
+    ] {
         let of_kind = rig.store.list(kubeedge_core::meta::Selector::all(Collection::from(&kind))).await.unwrap();
         for record in of_kind {
             assert_eq!(expected.remove(&record.key.to_string()), Some(record.version), "{}", record.key);

@@ -133,9 +133,12 @@ async fn a_busy_service_stops_the_socket() {
     let rig = Rig::new(config().inbox(4), 2, gated(&permits, &seen));
     let mut cloud = rig.accept().await;
     let mut sent = 0_usize;
-    while tokio::time::timeout(Duration::from_secs(1), futures_util::SinkExt::send(&mut cloud.0, downlink("x", Operation::Update)))
-        .await
-        .is_ok()
+    while tokio::time::timeout(
+        Duration::from_secs(1),
+        futures_util::SinkExt::send(&mut cloud.0, downlink("x", Operation::Update)),
+    )
+    .await
+    .is_ok()
     {
         sent += 1;
         assert!(sent < 50, "the edge reads on although nobody serves");
@@ -174,13 +177,18 @@ async fn two_ends_with_full_buffers_drain_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_fails_is_told_to_the_cloud_and_the_link_lives() {
-    let failing = Inbound::new(tower::service_fn(|_: Message| async { Err::<Option<Message>, BoxError>("disk on fire".into()) }));
+    let failing =
+        Inbound::new(tower::service_fn(|_: Message| async { Err::<Option<Message>, BoxError>("disk on fire".into()) }));
     let rig = Rig::new(config(), 8, failing);
     let mut cloud = rig.accept().await;
     let sent = downlink("a", Operation::Update);
     cloud.send(sent.clone()).await;
     let refusal = cloud.expect().await;
-    assert_eq!((refusal.operation, refusal.parent), (Operation::Error, Some(sent.id)), "an error is no acknowledgement");
+    assert_eq!(
+        (refusal.operation, refusal.parent),
+        (Operation::Error, Some(sent.id)),
+        "an error is no acknowledgement"
+    );
     assert!(refusal.content.as_text().unwrap().contains("disk on fire"));
     assert!(rig.uplink.state().borrow().is_connected());
 }

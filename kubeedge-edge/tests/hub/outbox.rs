@@ -87,7 +87,11 @@ async fn what_was_under_way_when_the_link_broke_is_sent_again() {
     drop(cloud);
     let mut cloud = post.rig.accept().await;
     let again = cloud.expect().await;
-    assert_eq!((&again.id, text(&again)), (&first.id, "1".to_owned()), "the same message, so the cloud can know it again");
+    assert_eq!(
+        (&again.id, text(&again)),
+        (&first.id, "1".to_owned()),
+        "the same message, so the cloud can know it again"
+    );
     cloud.reply(&again, Content::ok()).await;
     post.emptied().await;
 }

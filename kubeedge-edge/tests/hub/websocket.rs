@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use kubeedge_core::{
@@ -9,114 +9,30 @@ use kubeedge_core::{
     wire::json,
 };
 use kubeedge_edge::{hub::WebSocket, pki::Identity};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::WebPkiClientVerifier,
-};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async,
+    WebSocketStream,
     tungstenite::{
-        handshake::server::{Request, Response},
-        protocol::{Message as Frame, frame::{CloseFrame, Frame as RawFrame, coding::{Data, OpCode}}},
+        handshake::server::Request,
+        protocol::{
+            Message as Frame,
+            frame::{
+                CloseFrame, Frame as RawFrame,
+                coding::{Data, OpCode},
+            },
+        },
     },
 };
 
-use crate::cloud::{downlink, within};
-
-/// A CA as KubeEdge has one.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "KubeEdge");
-        let certificate = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), certificate }
-    }
-
-    fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
-        let key = KeyPair::generate().unwrap();
-        params.extended_key_usages = vec![usage];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        (certificate, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-    }
-
-    fn identity(&self, node: &str) -> Identity {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
-        params.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
-        let (certificate, key) = self.sign(params, ExtendedKeyUsagePurpose::ClientAuth);
-        Identity::from_der(std::slice::from_ref(&self.certificate), &[certificate], key, Arc::new(SystemClock)).unwrap()
-    }
-
-    fn acceptor(&self, name: &str) -> TlsAcceptor {
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let (certificate, key) = self.sign(params, ExtendedKeyUsagePurpose::ServerAuth);
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
-        // A Go cloud offers h2 as well; choosing it would end in garbage.
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Arc::new(config).into()
-    }
-}
-
-/// A cloud that accepts one connection at a time.
-struct Server {
-    listener: TcpListener,
-    tls: TlsAcceptor,
-}
-
-impl Server {
-    async fn new(tls: TlsAcceptor) -> Self {
-        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap(), tls }
-    }
-
-    fn addr(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap()
-    }
-
-    fn endpoint(&self) -> CloudEndpoint {
-        CloudEndpoint::new(self.addr().to_string(), "edge-1".parse().unwrap())
-    }
-
-    async fn secured(&self) -> std::io::Result<TlsStream<TcpStream>> {
-        let (stream, _) = within(self.listener.accept()).await.unwrap();
-        within(self.tls.accept(stream)).await
-    }
-
-    async fn accept(&self) -> (WebSocketStream<TlsStream<TcpStream>>, Request) {
-        let stream = self.secured().await.unwrap();
-        let mut seen = None;
-        #[expect(clippy::result_large_err, reason = "the signature is that of the library")]
-        let note = |request: &Request, response: Response| {
-            seen = Some(request.clone());
-            Ok(response)
-        };
-        let socket = within(accept_hdr_async(stream, note)).await.unwrap();
-        (socket, seen.unwrap())
-    }
-}
+use crate::{
+    cloud::downlink,
+    server::{Authority, Server, within},
+};
 
 async fn dial(websocket: &WebSocket, endpoint: CloudEndpoint) -> Result<Box<dyn Link>, LinkError> {
     within(TransportHandle::of(websocket.clone()).dial(endpoint)).await
@@ -246,10 +162,7 @@ async fn only_the_right_cloud_and_the_right_node_are_trusted() {
     // The cloud does not know the CA of the node: TLS 1.3 tells only after the handshake.
     let server = Server::new(foreign.acceptor("127.0.0.1")).await;
     let stranger = {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
-        params.distinguished_name.push(DnType::CommonName, "system:node:edge-1");
-        let (certificate, key) = ours.sign(params, ExtendedKeyUsagePurpose::ClientAuth);
+        let (certificate, key) = ours.node_pair("edge-1");
         let trusted = [ours.certificate.clone(), foreign.certificate.clone()];
         Identity::from_der(&trusted, &[certificate], key, Arc::new(SystemClock)).unwrap()
     };
@@ -288,15 +201,18 @@ async fn a_dial_waits_for_the_first_certificate_and_uses_the_newest() {
     assert!(!first.is_finished());
     identity.send_replace(Some(authority.identity("edge-1")));
     let (socket, _) = server.accept().await;
-    let certificate = |socket: &WebSocketStream<TlsStream<TcpStream>>| socket.get_ref().get_ref().1.peer_certificates().unwrap()[0].clone();
+    let certificate = |socket: &WebSocketStream<TlsStream<TcpStream>>| {
+        socket.get_ref().get_ref().1.peer_certificates().unwrap()[0].clone()
+    };
     let shown = certificate(&socket);
     within(first).await.unwrap().unwrap();
     identity.send_replace(Some(authority.identity("edge-1")));
     let (link, (socket, _)) = tokio::join!(dial(&websocket, server.endpoint()), server.accept());
     link.unwrap();
     assert_ne!(certificate(&socket), shown, "a renewed certificate is shown at the next dial");
-    drop(identity);
-    assert!(dial(&WebSocket::following(watch::channel(None).1), server.endpoint()).await.is_err());
+    let (nobody, never) = watch::channel(None);
+    drop(nobody);
+    assert!(dial(&WebSocket::following(never), server.endpoint()).await.is_err(), "nobody will ever have one");
 }
 
 /// The cloud's end as a link, for the suite.
@@ -304,9 +220,14 @@ struct Theirs(WebSocketStream<TlsStream<TcpStream>>);
 
 impl futures_util::Stream for Theirs {
     type Item = Result<Message, LinkError>;
-    fn poll_next(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
         self.0.poll_next_unpin(cx).map(|item| match item {
-            Some(Ok(Frame::Text(text))) => Some(json::decode(&text).map_err(|error| LinkError::Malformed(error.into()))),
+            Some(Ok(Frame::Text(text))) => {
+                Some(json::decode(&text).map_err(|error| LinkError::Malformed(error.into())))
+            }
             _ => None,
         })
     }
@@ -314,16 +235,25 @@ impl futures_util::Stream for Theirs {
 
 impl futures_util::Sink<Message> for Theirs {
     type Error = LinkError;
-    fn poll_ready(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), LinkError>> {
+    fn poll_ready(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), LinkError>> {
         self.0.poll_ready_unpin(cx).map_err(|_| LinkError::Closed)
     }
     fn start_send(mut self: std::pin::Pin<&mut Self>, message: Message) -> Result<(), LinkError> {
         self.0.start_send_unpin(Frame::text(json::encode(&message))).map_err(|_| LinkError::Closed)
     }
-    fn poll_flush(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), LinkError>> {
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), LinkError>> {
         self.0.poll_flush_unpin(cx).map_err(|_| LinkError::Closed)
     }
-    fn poll_close(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), LinkError>> {
+    fn poll_close(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), LinkError>> {
         self.0.poll_close_unpin(cx).map_err(|_| LinkError::Closed)
     }
 }

@@ -89,10 +89,14 @@ impl Queue {
             let there: BTreeSet<&str> = records.iter().map(|record| &*record.key.name).collect();
             self.entries.keys().filter(|subject| !there.contains(&***subject)).cloned().collect()
         };
-        gone.iter().for_each(|subject| self.remove(subject));
+        for subject in &gone {
+            self.remove(subject);
+        }
         // What waits longest goes first.
         records.sort_by_key(|record| record.revision);
-        records.iter().for_each(|record| self.put(record));
+        for record in &records {
+            self.put(record);
+        }
     }
 
     /// The next entry to send; it is under way from now on.

@@ -164,7 +164,8 @@ fn try_open(options: &SqliteOptions) -> Result<Connection, Fault> {
     };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "cache_size", -256)?;
-    connection.pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))
+    connection
+        .pragma_update_and_check(None, "mmap_size", 0, |_| Ok(()))
         .or_else(|error| if error == rusqlite::Error::QueryReturnedNoRows { Ok(()) } else { Err(error) })?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // The log is written back after 4 MiB, so that what changes often wears the disk once, and then shrinks again.

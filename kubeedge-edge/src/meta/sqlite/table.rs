@@ -66,8 +66,7 @@ impl<'c> Table<'c> {
         const SOME: &str = "WHERE collection = ?1 AND (?2 IS NULL OR namespace = ?2)";
         const COLUMNS: &str = "namespace, name, uid, version, revision, value";
         // What was set aside may have been used: go on behind it.
-        let reserved: i64 =
-            connection.query_row("SELECT reserved FROM kubeedge_revision", [], |row| row.get(0))?;
+        let reserved: i64 = connection.query_row("SELECT reserved FROM kubeedge_revision", [], |row| row.get(0))?;
         let reserved = reserved.cast_unsigned();
         Ok(Self {
             connection,
@@ -135,17 +134,18 @@ impl<'c> Table<'c> {
     fn transact(&mut self, batches: &[Vec<MetaWrite>]) -> rusqlite::Result<Vec<Result<Committed, MetaError>>> {
         let before = (self.revision, self.reserved);
         let results = self.write_all(batches);
-        match &results {
-            Ok(results) => results.iter().flatten().for_each(|committed| self.remember(&committed.events)),
-            Err(_) => {
-                (self.revision, self.reserved) = before;
-                // Some errors have rolled back already.
-                if !self.connection.is_autocommit()
-                    && let Err(error) = self.connection.execute_batch("ROLLBACK")
-                {
-                    tracing::error!(%error, "metadata store cannot roll back");
-                }
+        if results.is_ok() {
+            for committed in results.iter().flatten().flatten() {
+                self.remember(&committed.events);
             }
+            return results;
+        }
+        (self.revision, self.reserved) = before;
+        // Some errors have rolled back already.
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "metadata store cannot roll back");
         }
         results
     }
@@ -187,7 +187,11 @@ impl<'c> Table<'c> {
             match write {
                 MetaWrite::Put(record, only_if) => self.check(&record.key, only_if)?,
                 MetaWrite::Delete(key, only_if) => self.check(key, only_if)?,
-                _ => return Err(Refused::Batch(MetaError::Failed("a kind of write that this store does not know".into()))),
+                _ => {
+                    return Err(Refused::Batch(MetaError::Failed(
+                        "a kind of write that this store does not know".into(),
+                    )));
+                }
             }
         }
         let mut events = Vec::with_capacity(batch.len());
@@ -206,10 +210,10 @@ impl<'c> Table<'c> {
                     ])?;
                     events.push(MetaEvent::Put(Record { revision, ..record.clone() }));
                 }
-                MetaWrite::Delete(key, _) => {
-                    if self.delete.execute(params![key.collection.as_str(), &*key.namespace, &*key.name])? > 0 {
-                        events.push(MetaEvent::Deleted(key.clone(), revision));
-                    }
+                MetaWrite::Delete(key, _)
+                    if self.delete.execute(params![key.collection.as_str(), &*key.namespace, &*key.name])? > 0 =>
+                {
+                    events.push(MetaEvent::Deleted(key.clone(), revision));
                 }
                 _ => {}
             }
@@ -225,12 +229,11 @@ impl<'c> Table<'c> {
             .revision_of
             .query_row(params![key.collection.as_str(), &*key.namespace, &*key.name], |row| row.get(0))
             .optional()?;
-        let holds = match only_if {
-            Precondition::Absent => found.is_none(),
-            Precondition::Unchanged(revision) => found == Some(revision.0.cast_signed()),
-            _ => return Err(Refused::Batch(MetaError::Failed("a precondition that this store does not know".into()))),
-        };
-        if holds { Ok(()) } else { Err(Refused::Batch(MetaError::Conflict { key: key.clone() })) }
+        if only_if.holds(found.map(|revision| Revision(revision.cast_unsigned()))) {
+            Ok(())
+        } else {
+            Err(Refused::Batch(MetaError::Conflict { key: key.clone() }))
+        }
     }
 
     fn remember(&mut self, events: &[MetaEvent]) {

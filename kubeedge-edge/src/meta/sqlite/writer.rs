@@ -33,8 +33,7 @@ pub(super) fn run(
     mut commands: mpsc::Receiver<Command>,
     opened: &SyncSender<Result<(), SqliteError>>,
 ) {
-    let failed =
-        |error: rusqlite::Error| SqliteError::Failed { path: options.path.clone(), source: error.into() };
+    let failed = |error: rusqlite::Error| SqliteError::Failed { path: options.path.clone(), source: error.into() };
     let connection = match open::open(options) {
         Ok(connection) => connection,
         Err(error) => return tell(opened, Err(error)),

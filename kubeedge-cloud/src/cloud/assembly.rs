@@ -1,0 +1,173 @@
+//! Putting the parts together.
+
+use std::sync::Arc;
+
+use kube::Client;
+use kubeedge_core::{names::NodeName, resource::ResourceType};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    CloudCoreBuilder, CloudCoreError, CloudCoreHandle,
+    stage::{Alarm, Stage},
+};
+use crate::{
+    crds::{self, InstallError},
+    device::DeviceController,
+    edge::EdgeController,
+    hub::{Destination, Hub, Uplinks, bootstrap},
+    object::{Kind, Pause},
+    pki::{Pki, PkiError},
+    sync::{CrdLedger, DELIVERED, DeliveryLog, Truth, resync},
+};
+
+pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, CloudCoreError> {
+    let (abort, alarm) = (CancellationToken::new(), Alarm::new());
+    // Until the handle has it: whoever drops this future ends what was started.
+    let abort_on_drop = abort.clone().drop_guard();
+    let stage = || Stage::new(abort.clone(), alarm.clone());
+    let (intake, controllers, records, storage) = (stage(), stage(), stage(), stage());
+
+    // First the ports: if they cannot be had, nothing else need be tried.
+    let websocket = builder.websocket.listen("the WebSocket of CloudHub").await?;
+    let https = builder.https.listen("the HTTPS of CloudHub").await?;
+    let unspecified = "0.0.0.0:0".parse().unwrap_or_else(|_| std::net::SocketAddr::from(([0, 0, 0, 0], 0)));
+    let addresses =
+        (websocket.local_addr().unwrap_or(unspecified), https.local_addr().unwrap_or(unspecified));
+
+    let names: Vec<String> = builder.pki.advertise_addresses.iter().map(ToString::to_string).collect();
+    let access = builder.source.open(&names, &storage).await?;
+    let client = access.client;
+    install(&client).await?;
+    let advertise = names.into_iter().next();
+    let clock = builder.clock;
+    let pki = Arc::new(load_pki(&client, &builder.pki, &clock).await?);
+
+    let ledger = CrdLedger::new(client.clone());
+    let log = DeliveryLog::new(Arc::new(ledger.clone()));
+    let hub = Hub::new(builder.hub, clock.clone()).deliveries(Arc::new(log.clone()));
+    let handle = hub.handle();
+    let truth = Truth::new(client.clone(), handle.clone());
+    let edge = Arc::new(EdgeController::new(
+        client.clone(),
+        truth.clone(),
+        handle.clone(),
+        log.clone(),
+        advertise,
+        clock.clone(),
+    ));
+    let device = Arc::new(DeviceController::new(client.clone(), truth.clone(), handle.clone(), clock));
+
+    let mut router = builder.router;
+    if builder.edge_controller && !router.has(Destination::Edge) {
+        router = router.route(Destination::Edge, edge.uplinks());
+    }
+    if builder.device_controller && !router.has(Destination::Device) {
+        router = router.route(Destination::Device, device.uplinks());
+    }
+
+    let tls = pki.https_config()?;
+    let routes = bootstrap::Bootstrap::new(&pki, client.clone())?.router();
+    intake.spawn("HTTPS of CloudHub", bootstrap::serve(https, tls, routes, intake.token()));
+    let tls = pki.websocket_config()?;
+    intake.spawn("WebSocket of CloudHub", hub.serve(websocket, tls, Uplinks::new(router), intake.token()));
+
+    let mut kinds = DELIVERED.to_vec();
+    if builder.edge_controller {
+        let (part, token) = (edge.clone(), controllers.token());
+        controllers.spawn("EdgeController", async move { part.run(token).await });
+    } else {
+        kinds.retain(is_of_devices);
+    }
+    if builder.device_controller {
+        let (part, token) = (device.clone(), controllers.token());
+        controllers.spawn("DeviceController", async move { part.run(token).await });
+    } else {
+        kinds.retain(|kind| !is_of_devices(kind));
+    }
+    if builder.resync {
+        let (edge, device) = (edge.uplinks(), builder.device_controller.then_some(device));
+        let greet = move |node: NodeName| {
+            let (edge, device) = (edge.clone(), device.clone());
+            async move {
+                if let Some(device) = device {
+                    device.tell_members(&node);
+                }
+                edge.annotate(&node).await;
+            }
+        };
+        let part = resync(truth, log.clone(), handle.clone(), kinds, greet, controllers.token());
+        controllers.spawn("SyncController", part);
+    }
+    let refresher = pki.token_refresher();
+    controllers.spawn("token refresher", refresher.run(controllers.token()));
+
+    let (part, token) = (ledger, records.token());
+    records.spawn("ledger", async move { part.run(token).await });
+    let (part, token) = (log, records.token());
+    records.spawn("delivery log", async move { part.run(token).await });
+
+    Ok(CloudCoreHandle {
+        websocket: addresses.0,
+        https: addresses.1,
+        api_url: access.url,
+        kubeconfig: access.kubeconfig,
+        client,
+        hub: handle,
+        pki,
+        alarm,
+        abort,
+        stages: vec![intake, controllers, records, storage],
+        abort_on_drop,
+    })
+}
+
+fn is_of_devices(kind: &ResourceType) -> bool {
+    Kind::delivered(kind).is_some_and(|kind| kind.group == kubeedge_core::device::GROUP)
+}
+
+/// Tries until the API answers.
+async fn install(client: &Client) -> Result<(), CloudCoreError> {
+    for pause in Pause::default() {
+        match crds::install(client).await {
+            Ok(installed) => {
+                tracing::info!(created = ?installed.created, "custom resources are installed");
+                break;
+            }
+            Err(err) if may_pass(&err) => {
+                tracing::warn!(err = &err as &dyn std::error::Error, "custom resources not yet installed");
+                tokio::time::sleep(pause).await;
+            }
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Ok(())
+}
+
+fn may_pass(err: &InstallError) -> bool {
+    match err {
+        InstallError::Api { source, .. } => match &**source {
+            kube::Error::Api(status) => status.code >= 500 || matches!(status.code, 409 | 429),
+            _ => true,
+        },
+        InstallError::NotEstablished { .. } => true,
+        _ => false,
+    }
+}
+
+/// Tries until the API answers.
+async fn load_pki(
+    client: &Client,
+    config: &crate::pki::PkiConfig,
+    clock: &kubeedge_core::names::SharedClock,
+) -> Result<Pki, PkiError> {
+    let mut pauses = Pause::default();
+    loop {
+        match Pki::load_or_create(client, config.clone(), clock.clone()).await {
+            Err(err) if err.is_transient() => {
+                tracing::warn!(err = &err as &dyn std::error::Error, "certificates not yet loaded");
+                tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+            }
+            loaded => return loaded,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use kube::Client;
+use kubeedge_core::{
+    message::Message,
+    names::{SharedClock, SystemClock},
+    service::BoxError,
+};
+use tokio::net::TcpListener;
+use tower::Service;
+
+use super::{CloudCoreError, CloudCoreHandle, api::ApiSource, assembly};
+use crate::{
+    config::CloudCoreConfig,
+    hub::{Destination, FromNode, HubConfig, UplinkRouter},
+    pki::{PkiConfig, PkiFiles},
+};
+
+/// The cloud. Start with [`builder`](Self::builder) or [`from_config`](Self::from_config).
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct CloudCore;
+
+/// Where a port is.
+pub(super) enum Endpoint {
+    Address(SocketAddr),
+    Listener(TcpListener),
+}
+
+/// Settings of a cloud; nothing happens before [`spawn`](Self::spawn).
+pub struct CloudCoreBuilder {
+    pub(super) source: ApiSource,
+    pub(super) pki: PkiConfig,
+    pub(super) hub: HubConfig,
+    pub(super) websocket: Endpoint,
+    pub(super) https: Endpoint,
+    pub(super) clock: SharedClock,
+    pub(super) router: UplinkRouter,
+    pub(super) edge_controller: bool,
+    pub(super) device_controller: bool,
+    pub(super) resync: bool,
+}
+
+impl CloudCore {
+    /// A cloud on the Kubernetes API behind `client`, with upstream's defaults: ports 10000 and 10002 on all addresses.
+    pub fn builder(client: Client) -> CloudCoreBuilder {
+        CloudCoreBuilder::new(ApiSource::Client(client))
+    }
+
+    /// A cloud as `cloudcore.yaml` says, with the cluster or the embedded API that it names.
+    pub fn from_config(config: &CloudCoreConfig) -> CloudCoreBuilder {
+        let source = if config.embedded_api.enable {
+            ApiSource::Embedded(config.embedded_api.clone())
+        } else {
+            ApiSource::Cluster(config.kube_api_config.clone())
+        };
+        let (modules, hub) = (&config.modules, &config.modules.cloud_hub);
+        // All addresses were checked when the configuration was read.
+        let ip = |text: &str| text.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let mut builder = CloudCoreBuilder::new(source);
+        builder.pki = PkiConfig {
+            advertise_addresses: hub.advertise_address.iter().map(|text| ip(text)).collect(),
+            dns_names: hub.dns_names.clone(),
+            ca_files: Some(PkiFiles { certificate: hub.tls_ca_file.clone(), key: hub.tls_ca_key_file.clone() }),
+            server_files: Some(PkiFiles {
+                certificate: hub.tls_cert_file.clone(),
+                key: hub.tls_private_key_file.clone(),
+            }),
+            edge_certificate_validity: Duration::from_secs(86_400) * hub.edge_cert_signing_duration,
+            token_refresh_period: Duration::from_secs(3_600) * hub.token_refresh_duration,
+        };
+        builder.hub = HubConfig::default()
+            .keepalive(Duration::from_secs(hub.keepalive_interval.into()))
+            .node_limit(usize::try_from(hub.node_limit).unwrap_or(usize::MAX))
+            .write_timeout(Duration::from_secs(hub.write_timeout.into()));
+        builder.edge_controller = modules.edge_controller.enable;
+        builder.device_controller = modules.device_controller.enable;
+        builder.resync = modules.sync_controller.enable;
+        builder
+            .websocket(SocketAddr::new(ip(&hub.websocket.address), hub.websocket.port))
+            .https(SocketAddr::new(ip(&hub.https.address), hub.https.port))
+    }
+}
+
+impl CloudCoreBuilder {
+    fn new(source: ApiSource) -> Self {
+        let any = |port| Endpoint::Address(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
+        Self {
+            source,
+            pki: PkiConfig::new(Vec::new()),
+            hub: HubConfig::default(),
+            websocket: any(10000),
+            https: any(10002),
+            clock: Arc::new(SystemClock),
+            router: UplinkRouter::new(),
+            edge_controller: true,
+            device_controller: true,
+            resync: true,
+        }
+    }
+
+    /// Certificates. Without addresses and names, the address of this host is certified.
+    pub fn pki(mut self, pki: PkiConfig) -> Self {
+        self.pki = pki;
+        self
+    }
+
+    /// Limits and times of the hub.
+    pub fn hub(mut self, hub: HubConfig) -> Self {
+        self.hub = hub;
+        self
+    }
+
+    /// Where nodes connect; port 0 for any.
+    pub fn websocket(mut self, address: SocketAddr) -> Self {
+        self.websocket = Endpoint::Address(address);
+        self
+    }
+
+    /// Nodes connect to this listener.
+    pub fn websocket_listener(mut self, listener: TcpListener) -> Self {
+        self.websocket = Endpoint::Listener(listener);
+        self
+    }
+
+    /// Where nodes get their certificates; port 0 for any.
+    pub fn https(mut self, address: SocketAddr) -> Self {
+        self.https = Endpoint::Address(address);
+        self
+    }
+
+    /// Nodes get their certificates from this listener.
+    pub fn https_listener(mut self, listener: TcpListener) -> Self {
+        self.https = Endpoint::Listener(listener);
+        self
+    }
+
+    /// The clock of messages and certificates; default: that of the system.
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Passes messages of nodes for `destination` to a part of the embedder's, in place of our own if there is one.
+    pub fn route<S>(mut self, destination: Destination, part: S) -> Self
+    where
+        S: Service<FromNode, Response = Option<Message>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+    {
+        self.router = self.router.route(destination, part);
+        self
+    }
+
+    /// Starts the cloud. Resolves when nodes can connect.
+    ///
+    /// As long as the Kubernetes API cannot be reached, this waits and tries again; put a timeout around it if that is not
+    /// wanted. Once it runs, the cloud outlives any outage of the API.
+    ///
+    /// # Errors
+    /// [`CloudCoreError`], when an operator has to do something about it.
+    ///
+    /// # Cancel safety
+    /// What was started is stopped.
+    pub async fn spawn(mut self) -> Result<CloudCoreHandle, CloudCoreError> {
+        if self.pki.advertise_addresses.is_empty() {
+            self.pki.advertise_addresses.push(host_address());
+        }
+        assembly::spawn(self).await
+    }
+}
+
+impl Endpoint {
+    pub(super) async fn listen(self, what: &'static str) -> Result<TcpListener, CloudCoreError> {
+        match self {
+            Self::Address(address) => bind(what, address).await,
+            Self::Listener(listener) => Ok(listener),
+        }
+    }
+}
+
+pub(super) async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, CloudCoreError> {
+    TcpListener::bind(address).await.map_err(|source| CloudCoreError::Bind { what, address, source })
+}
+
+/// The address from which this host would speak to others; nothing is sent for it. Loopback if it speaks to nobody.
+fn host_address() -> IpAddr {
+    let ask = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // TEST-NET-1: any address beyond the local networks shows the default route.
+        socket.connect(("192.0.2.1", 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    ask().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+impl fmt::Debug for CloudCoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloudCoreBuilder").field("hub", &self.hub).field("pki", &self.pki).finish_non_exhaustive()
+    }
+}

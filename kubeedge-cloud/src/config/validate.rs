@@ -1,0 +1,61 @@
+use std::{net::IpAddr, path::Path};
+
+use super::{CloudCoreConfig, ConfigError};
+
+impl CloudCoreConfig {
+    /// Upstream: `api/apis/componentconfig/cloudcore/v1alpha1/validation`. Other than there, a port may be 0, for any.
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let hub = &self.modules.cloud_hub;
+        if !hub.enable {
+            return Err(ConfigError::value("modules.cloudHub.enable", false, "must be true: nodes have nowhere to connect"));
+        }
+        if !hub.websocket.enable {
+            let key = "modules.cloudHub.websocket.enable";
+            return Err(ConfigError::value(key, false, "must be true: there is no other transport"));
+        }
+        for (key, address) in [
+            ("modules.cloudHub.websocket.address", &hub.websocket.address),
+            ("modules.cloudHub.https.address", &hub.https.address),
+            ("embeddedAPI.address", &self.embedded_api.address),
+        ] {
+            ip(key, address)?;
+        }
+        for address in &hub.advertise_address {
+            ip("modules.cloudHub.advertiseAddress", address)?;
+        }
+        for (key, number) in [
+            ("modules.cloudHub.keepaliveInterval", hub.keepalive_interval),
+            ("modules.cloudHub.nodeLimit", hub.node_limit),
+            ("modules.cloudHub.writeTimeout", hub.write_timeout),
+            ("modules.cloudHub.edgeCertSigningDuration", hub.edge_cert_signing_duration),
+            ("modules.cloudHub.tokenRefreshDuration", hub.token_refresh_duration),
+        ] {
+            if number == 0 {
+                return Err(ConfigError::value(key, number, "must be greater than 0"));
+            }
+        }
+        let kube_config = &self.kube_api_config.kube_config;
+        if self.embedded_api.enable {
+            let path = &self.embedded_api.data_source;
+            if path.file_name().is_none() {
+                return Err(ConfigError::value("embeddedAPI.dataSource", path.display(), "must be the path of a file"));
+            }
+        } else if !kube_config.is_empty() {
+            let path = Path::new(kube_config);
+            if !path.is_absolute() {
+                return Err(ConfigError::value("kubeAPIConfig.kubeConfig", kube_config, "must be an absolute path"));
+            }
+            if !path.exists() {
+                return Err(ConfigError::value("kubeAPIConfig.kubeConfig", kube_config, "does not exist"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ip(key: &str, address: &str) -> Result<(), ConfigError> {
+    match address.parse::<IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ConfigError::value(key, address, "must be an IP address")),
+    }
+}

@@ -1,0 +1,13 @@
+//! Whole nodes: the smallest one, its restart, its devices, and the agent that a configuration describes.
+#![allow(clippy::unwrap_used)]
+
+#[path = "node/agent.rs"]
+mod agent;
+#[path = "node/cloud.rs"]
+mod cloud;
+#[path = "node/devices.rs"]
+mod devices;
+#[path = "node/minimal.rs"]
+mod minimal;
+#[path = "hub/server.rs"]
+mod server;
