@@ -1,5 +1,6 @@
 //! The hub over links in memory, under a clock that tests move, and the WebSocket over real sockets.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::large_futures, reason = "TLS streams on the stack of a test")]
 
 #[path = "hub/cloud.rs"]
 mod cloud;

@@ -232,7 +232,7 @@ async fn of_a_torn_log_whole_commits_are_left() {
     let (bytes, log) = (fs::read(file).unwrap(), fs::read(log).unwrap());
     assert!(log.len() > 40 * 4096, "the commits are in the log");
     let mut newest = None;
-    for step in (0..=log.len()).step_by(log.len() / 60) {
+    for step in (0..log.len()).step_by(log.len() / 60).chain([log.len()]) {
         for flipped in [false, true] {
             let torn = TempDir::new().unwrap();
             let mut log = log.clone();
@@ -291,13 +291,11 @@ async fn a_path_that_cannot_be_is_told() {
     assert_eq!(error.to_string(), format!("cannot open {}", path.display()));
 }
 
-/// Path of the file that the other half of the next test writes to.
+/// Path of the file that the other process of the test below writes to.
 const VICTIM: &str = "KUBEEDGE_TEST_VICTIM";
 
-/// The other half of the next test, in a process of its own: it commits as fast as it can and tells of each commit.
-#[tokio::test(flavor = "multi_thread")]
-async fn victim() {
-    let Ok(path) = std::env::var(VICTIM) else { return };
+/// What the other process does: it commits as fast as it can, and tells of each commit that was acknowledged.
+async fn commit_until_killed(path: String) {
     let handle = MetaHandle::of(SqliteStore::open(path).unwrap());
     let tasks = (0..4).map(|lane| {
         let handle = handle.clone();
@@ -319,13 +317,16 @@ async fn victim() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_loses_nothing_that_was_acknowledged() {
+    if let Ok(path) = std::env::var(VICTIM) {
+        return commit_until_killed(path).await;
+    }
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("edge.db");
     for round in 1..=3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "victim", "--nocapture"])
+            .args(["--exact", "a_killed_process_loses_nothing_that_was_acknowledged", "--nocapture"])
             .env(VICTIM, &path)
             .stdout(Stdio::piped())
             .spawn()

@@ -1,5 +1,6 @@
 //! Whole nodes: the smallest one, its restart, its devices, and the agent that a configuration describes.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::large_futures, reason = "TLS streams on the stack of a test")]
 
 #[path = "node/agent.rs"]
 mod agent;

@@ -84,7 +84,10 @@ impl Placement {
         let terminating = facts.terminating;
         let known = self.objects.remove(&path);
         let (old_facts, old_object) = known.map_or_else(Default::default, |known| (known.facts, known.object));
-        let changed = old_object.as_ref().is_none_or(|old| old.digest != object.digest);
+        let (new, changed) = match &old_object {
+            None => (ObjectEvent::Insert, true),
+            Some(old) => (ObjectEvent::Update, old.digest != object.digest),
+        };
         let object = Arc::new(object);
         let tracked =
             Tracked { uid: object.uid.clone(), version: object.version, facts: facts.clone(), object: Some(object.clone()) };
@@ -96,7 +99,7 @@ impl Placement {
         self.discount(&path, &old_facts, &mut effects);
         for node in had {
             if changed && self.is_needed(&node, &path) {
-                effects.changes.push((node, change(ObjectEvent::Update, &object, terminating)));
+                effects.changes.push((node, change(new, &object, terminating)));
             }
         }
         self.trim(&path);

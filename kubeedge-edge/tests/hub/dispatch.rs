@@ -98,6 +98,25 @@ async fn versions_of_an_object_never_go_backwards() {
     assert_eq!(rig.stored_data().await.as_deref(), Some("recreated"));
 }
 
+/// Whoever else writes the record in between, the newest version is there in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_that_are_stored_at_the_same_time_end_with_the_newest() {
+    let rig = Arc::new(Rig::new());
+    for round in 0..20_u64 {
+        let tasks: Vec<_> = (1..=4)
+            .map(|version| {
+                let rig = Arc::clone(&rig);
+                let message = update("u-1", round * 10 + version, &format!("{round}-{version}"));
+                tokio::spawn(async move { rig.acked(&message).await })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(rig.stored_data().await, Some(format!("{round}-4")));
+    }
+}
+
 #[tokio::test]
 async fn a_deletion_is_for_the_object_that_it_names() {
     let rig = Rig::new();

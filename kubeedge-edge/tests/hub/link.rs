@@ -95,6 +95,20 @@ async fn an_answer_that_comes_too_late_is_acknowledged() {
     assert!(ack.operation == Operation::Response && ack.content.is_ok() && ack.parent != Some(request.id));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_somebody_who_has_gone_is_acknowledged() {
+    let rig = Rig::new(config(), 8, acknowledging());
+    let mut cloud = rig.accept().await;
+    rig.connected().await;
+    let request = tokio::select! {
+        answer = rig.uplink.request(query("gone")) => panic!("nobody answered: {answer:?}"),
+        request = cloud.expect() => request,
+    };
+    cloud.reply(&request, Content::text("for nobody")).await;
+    let ack = cloud.expect().await;
+    assert!(ack.operation == Operation::Response && ack.content.is_ok());
+}
+
 /// Counts what is served, one permit per message.
 fn gated(permits: &Arc<Semaphore>, seen: &Arc<Mutex<Vec<String>>>) -> Inbound {
     let (permits, seen) = (Arc::clone(permits), Arc::clone(seen));

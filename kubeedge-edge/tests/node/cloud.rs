@@ -21,7 +21,12 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 /// A builder whose node dials the cloud of the test.
 pub(crate) fn node() -> (EdgeNodeBuilder, MemoryAcceptor) {
     let (transport, acceptor) = MemoryTransport::new(64);
-    (EdgeNode::builder("edge-1").endpoint("cloud:10000").transport(TransportHandle::of(transport)), acceptor)
+    let pause = Duration::from_millis(10);
+    let builder = EdgeNode::builder("edge-1")
+        .endpoint("cloud:10000")
+        .transport(TransportHandle::of(transport))
+        .hub(move |config| config.reconnect(pause, pause));
+    (builder, acceptor)
 }
 
 /// The cloud's end of a link.

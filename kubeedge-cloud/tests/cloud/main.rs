@@ -1,0 +1,11 @@
+//! The cloud over real sockets, with the embedded API behind it and an edge of a few lines in front of it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod configuration;
+mod devices;
+mod golden;
+mod hub;
+mod outage;
+mod pods;
+mod requests;
+mod support;

@@ -1,0 +1,144 @@
+//! What a node may ask for, and what it may not.
+
+use serde_json::{Value, json};
+
+use crate::support::{Edge, SOON, Site, config_map, create, pod};
+
+fn reason(answer: &Value) -> &str {
+    let content = &answer["content"];
+    let status = if content["Err"].is_object() { &content["Err"]["ErrStatus"] } else { &content["ErrStatus"] };
+    status["reason"].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_touches_only_what_is_its_own() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    for name in ["edge-1", "edge-2"] {
+        site.make_node(name).await;
+    }
+    for name in ["mine", "theirs"] {
+        create(&site.config_maps(), config_map(name, "secret")).await;
+    }
+    create(&site.pods(), pod("my-pod", "edge-1", &["mine"])).await;
+    create(&site.pods(), pod("their-pod", "edge-2", &["theirs"])).await;
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.until(|message| message["route"]["resource"] == "default/pod/my-pod").await;
+
+    let patch = json!({ "status": { "phase": "Running" } }).to_string();
+    let lease = json!({ "metadata": { "name": "edge-2" }, "spec": { "holderIdentity": "edge-1" } });
+    let options = json!({ "gracePeriodSeconds": 0 });
+    for (operation, resource, content) in [
+        ("insert", "null/node/edge-3", json!({ "metadata": { "name": "edge-3" } })),
+        ("query", "null/node/edge-2", Value::Null),
+        ("update", "null/node/edge-2", json!({ "metadata": { "labels": { "a": "b" } } })),
+        ("patch", "null/nodepatch/edge-2", json!(patch)),
+        ("insert", "kube-node-lease/lease/edge-2", lease.clone()),
+        ("update", "kube-node-lease/lease/edge-2", lease.clone()),
+        ("update", "default/lease/edge-1", lease),
+        ("patch", "default/podpatch/their-pod", json!(patch)),
+        ("delete", "default/pod/their-pod", options),
+        ("insert", "default/pod/forged", pod("forged", "edge-1", &[])),
+        ("query", "default/configmap/theirs", Value::Null),
+        ("query", "default/secret/any", Value::Null),
+        ("query", "default/persistentvolumeclaim/any", Value::Null),
+        ("query", "kube-system/serviceaccounttoken/admin", json!({ "spec": {} })),
+        ("query", "default/serviceaccounttoken/default", json!({ "spec": { "boundObjectRef": { "kind": "Pod", "name": "their-pod" } } })),
+    ] {
+        let answer = edge.ask(operation, resource, content).await;
+        assert_eq!(reason(&answer), "Forbidden", "{operation} {resource}: {answer}");
+        assert_eq!(answer["route"]["resource"], resource);
+    }
+    let untouched = site.pods().get("their-pod").await.unwrap();
+    assert_ne!(untouched.data["status"]["phase"], "Running");
+    assert!(site.nodes().get_opt("edge-3").await.unwrap().is_none());
+
+    let answer = edge.ask("query", "default/configmap/mine", Value::Null).await;
+    assert_eq!((&answer["content"]["kind"], &answer["content"]["data"]["key"]), (&json!("ConfigMap"), &json!("secret")));
+    assert!(answer["header"]["resourceversion"].is_string());
+    cloud.shutdown(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_answered_with_a_status() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    site.make_node("edge-1").await;
+    create(&site.pods(), pod("web", "edge-1", &["missing"])).await;
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.until(|message| message["route"]["resource"] == "default/pod/web").await;
+
+    // Upstream keeps silent, and a Go edge waits for a minute, again and again.
+    let answer = edge.ask("update", "kube-node-lease/lease/", json!({})).await;
+    assert_eq!(reason(&answer), "BadRequest");
+    let answer = edge.ask("query", "default/configmap/missing", Value::Null).await;
+    assert_eq!((reason(&answer), answer["content"]["ErrStatus"]["code"].as_u64()), ("NotFound", Some(404)));
+    let answer = edge.ask("patch", "default/podpatch/gone", json!("{}")).await;
+    assert_eq!(reason(&answer), "NotFound");
+    let answer = edge.ask("patch", "default/podpatch/web", json!("no patch")).await;
+    assert_eq!(reason(&answer), "BadRequest");
+    // For the edge a pod that is gone is deleted.
+    let answer = edge.ask("delete", "default/pod/gone", json!({ "gracePeriodSeconds": 0 })).await;
+    assert_eq!(answer["content"], "OK");
+    // Another one by now.
+    let options = json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": "another-uid" } });
+    let answer = edge.ask("delete", "default/pod/web", options).await;
+    assert_eq!(answer["content"], "OK");
+    assert!(site.pods().get_opt("web").await.unwrap().is_some());
+    let uid = site.pods().get("web").await.unwrap().metadata.uid.unwrap();
+    let answer = edge.ask("delete", "default/pod/web", json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": uid } })).await;
+    assert_eq!(answer["content"], "OK");
+    edge.object("delete", "default/pod/web").await;
+    cloud.shutdown(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_registers_renews_its_lease_and_reports_events() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.compared().await;
+    let labels = json!({ "kubernetes.io/hostname": "edge-1", "node-role.kubernetes.io/edge": "", "zone": "a" });
+    let node = json!({ "metadata": { "name": "other", "creationTimestamp": null, "labels": labels }, "spec": {}, "status": {} });
+    let answer = edge.ask("insert", "null/node/edge-1", node.clone()).await;
+    let made = &answer["content"]["Object"];
+    assert_eq!((&answer["content"]["Err"], &made["metadata"]["name"]), (&Value::Null, &json!("edge-1")));
+    assert_eq!(made["metadata"]["labels"], labels);
+    assert_eq!(made["metadata"]["annotations"]["cloudcore"], "127.0.0.1");
+    edge.until(|message| message["route"]["resource"] == "null/node/edge-1" && message["route"]["operation"] == "update").await;
+    // It may have lost its store: then it needs its node again.
+    let answer = edge.ask("insert", "null/node/edge-1", node).await;
+    assert_eq!(reason(&answer), "AlreadyExists");
+    edge.until(|message| message["route"]["resource"] == "null/node/edge-1" && message["route"]["operation"] == "update").await;
+    let metadata = json!({ "labels": { "zone": "b", "kubernetes.io/hostname": null }, "annotations": null });
+    let answer = edge.ask("update", "null/node/edge-1", json!({ "metadata": metadata, "spec": { "unschedulable": true } })).await;
+    assert_eq!(answer["content"], "OK");
+    let node = site.nodes().get("edge-1").await.unwrap();
+    assert_eq!(node.metadata.labels.unwrap()["zone"], "b");
+    assert_eq!(node.data["spec"]["unschedulable"], Value::Null);
+
+    let lease = json!({ "metadata": { "name": "edge-1", "namespace": "kube-node-lease", "creationTimestamp": null },
+        "spec": { "holderIdentity": "edge-1", "leaseDurationSeconds": 40, "renewTime": "2026-08-06T07:00:04.000000Z" } });
+    let answer = edge.ask("insert", "kube-node-lease/lease/edge-1", lease).await;
+    let mut lease = answer["content"]["Object"].clone();
+    lease["spec"]["renewTime"] = "2026-08-06T07:00:14.000000Z".into();
+    let answer = edge.ask("update", "kube-node-lease/lease/edge-1", lease.clone()).await;
+    assert_eq!(answer["content"]["Object"]["spec"]["renewTime"], "2026-08-06T07:00:14.000000Z");
+    let answer = edge.ask("update", "kube-node-lease/lease/edge-1", lease).await;
+    assert_eq!(reason(&answer), "Conflict");
+
+    let event = json!({ "metadata": { "name": "e1", "namespace": "default" }, "source": { "host": "edge-1" },
+        "involvedObject": { "kind": "Node", "name": "edge-1" }, "reason": "Started", "count": 1 });
+    let mut forged = event.clone();
+    forged["metadata"]["name"] = "e2".into();
+    forged["source"]["host"] = "edge-2".into();
+    for (name, event) in [("e2", forged), ("e1", event)] {
+        let route = json!({ "source": "edged", "group": "meta", "operation": "insert", "resource": format!("default/event/{name}") });
+        edge.send(&json!({ "header": crate::support::header(), "route": route, "content": event })).await;
+    }
+    let events = site.api("v1", "Event", "events", Some("default"));
+    let written = crate::support::eventually("the event", async || events.get_opt("e1").await.unwrap()).await;
+    assert_eq!(written.data["reason"], "Started");
+    assert!(events.get_opt("e2").await.unwrap().is_none());
+    cloud.shutdown(SOON).await;
+}
