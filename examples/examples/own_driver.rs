@@ -18,7 +18,8 @@ struct LoadAverage;
 #[async_trait]
 impl Driver for LoadAverage {
     async fn read(&self, _: Visitor) -> Result<Sample, DriverError> {
-        let text = tokio::fs::read_to_string("/proc/loadavg").await.map_err(|error| DriverError::Offline(error.into()))?;
+        let text =
+            tokio::fs::read_to_string("/proc/loadavg").await.map_err(|error| DriverError::Offline(error.into()))?;
         let load = text.split(' ').next().and_then(|first| first.parse().ok());
         let load = load.ok_or_else(|| DriverError::Refused("no number in /proc/loadavg".into()))?;
         Ok(Sample { value: Value::Float(load), at: SystemClock.now() })

@@ -66,7 +66,8 @@ impl Manifest {
 }
 
 fn parse(text: &str) -> Result<Vec<DynamicObject>, String> {
-    let objects: Vec<DynamicObject> = serde_saphyr::from_multiple(text).map_err(|error| error.to_string().replace('\n', " "))?;
+    let objects: Vec<DynamicObject> =
+        serde_saphyr::from_multiple(text).map_err(|error| error.to_string().replace('\n', " "))?;
     for object in &objects {
         if object.types.is_none() || object.metadata.name.is_none() {
             return Err("an object has no apiVersion, kind or metadata.name".into());

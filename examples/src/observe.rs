@@ -30,7 +30,9 @@ pub fn device_api(client: &Client, kind: &str) -> Api<DynamicObject> {
 
 /// The status of the boiler, empty until there is one.
 pub async fn boiler_status(client: &Client) -> DeviceStatusStatus {
-    let Ok(status) = device_api(client, "DeviceStatus").get("boiler").await else { return DeviceStatusStatus::default() };
+    let Ok(status) = device_api(client, "DeviceStatus").get("boiler").await else {
+        return DeviceStatusStatus::default();
+    };
     serde_json::from_value(status.data["status"].clone()).unwrap_or_default()
 }
 
@@ -72,7 +74,9 @@ pub fn greeting_number(line: &str) -> Option<u64> {
 pub fn newest_log(layout: &Layout, name: &str) -> Option<PathBuf> {
     let logs = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let of_pod = logs(&layout.pod_logs()).find(|folder| folder.to_string_lossy().contains(name))?;
-    logs(&of_pod.join(name)).filter(|file| file.is_file()).max_by_key(|file| file.metadata().and_then(|file| file.modified()).ok())
+    logs(&of_pod.join(name))
+        .filter(|file| file.is_file())
+        .max_by_key(|file| file.metadata().and_then(|file| file.modified()).ok())
 }
 
 /// Sets the desired setpoint in the Device, as `kubectl patch` does.

@@ -125,7 +125,8 @@ impl Drop for Field {
         }
         if std::thread::panicking() {
             for program in ["cloudcore", "edgecore"] {
-                let log = std::fs::read_to_string(self.folder.path().join(format!("{program}.log"))).unwrap_or_default();
+                let log =
+                    std::fs::read_to_string(self.folder.path().join(format!("{program}.log"))).unwrap_or_default();
                 let tail: Vec<_> = log.lines().rev().take(60).collect();
                 eprintln!("--- {program}, last lines\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
             }
@@ -146,7 +147,10 @@ async fn an_edge_that_is_killed_without_cloud_comes_back_from_disk() {
     }
     field.edge = Some(field.site.start_edge().unwrap());
     eventually("one greeter process, without any cloud", async || (field.greeters().len() == 1).then_some(())).await;
-    eventually("the device is polled, without any cloud", async || (field.boiler.view().requests() > polls + 3).then_some(())).await;
+    eventually("the device is polled, without any cloud", async || {
+        (field.boiler.view().requests() > polls + 3).then_some(())
+    })
+    .await;
     assert!((field.boiler.view().now().setpoint - 45.0).abs() < 0.05, "the desired value is still the one of before");
 
     field.cloud = Some(field.site.start_cloud().unwrap());

@@ -29,8 +29,8 @@ impl CloudCoreConfig {
     /// [`ConfigError`] tells the place in the file, or the key and its value.
     pub fn load(path: impl AsRef<Path>) -> Result<(Self, Vec<String>), ConfigError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, &path.display().to_string())
     }
 

@@ -21,8 +21,8 @@ use kubeedge_core::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use self::{membership::Membership, status::Statuses};
 pub(crate) use self::uplink::DeviceUplinks;
+use self::{membership::Membership, status::Statuses};
 use crate::{
     hub::HubHandle,
     object::Kind,
@@ -86,8 +86,8 @@ fn device_facts(device: &Value) -> Facts {
     let spec = &device["spec"];
     let node = spec["nodeName"].as_str().and_then(|name| NodeName::new(name).ok());
     let namespace = device["metadata"]["namespace"].as_str();
-    let model = namespace.zip(spec["deviceModelRef"]["name"].as_str()).and_then(|(namespace, model)| {
-        ObjectPath::namespaced(namespace, ResourceType::DeviceModel, model).ok()
-    });
+    let model = namespace
+        .zip(spec["deviceModelRef"]["name"].as_str())
+        .and_then(|(namespace, model)| ObjectPath::namespaced(namespace, ResourceType::DeviceModel, model).ok());
     Facts { makes_edge: node.is_some(), node, references: model.into_iter().collect(), terminating: false }
 }

@@ -165,7 +165,13 @@ impl Hub {
     ///
     /// # Cancel safety
     /// Dropping the future ends all sessions without a farewell.
-    pub async fn serve(self, listener: TcpListener, tls: Arc<ServerConfig>, uplinks: Uplinks, shutdown: CancellationToken) {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        uplinks: Uplinks,
+        shutdown: CancellationToken,
+    ) {
         let Self { config, handle, deliveries, clock } = self;
         let parts = HubParts { config, handle, uplinks, deliveries, clock };
         listener::serve(listener, tls, Arc::new(parts), shutdown).await;

@@ -189,8 +189,12 @@ mod tests {
         let err = NodeObject::new(&Kind::POD, json!({ "metadata": { "name": "web" } })).unwrap_err();
         assert_eq!(err.to_string(), "object has no metadata.uid");
         assert!(NodeObject::new(&Kind::POD, json!([])).is_err());
-        let value = json!({ "metadata": { "name": "web", "uid": "u", "namespace": "default", "resourceVersion": "x" } });
-        assert_eq!(NodeObject::new(&Kind::POD, value).unwrap_err().to_string(), "object has a bad metadata.resourceVersion");
+        let value =
+            json!({ "metadata": { "name": "web", "uid": "u", "namespace": "default", "resourceVersion": "x" } });
+        assert_eq!(
+            NodeObject::new(&Kind::POD, value).unwrap_err().to_string(),
+            "object has a bad metadata.resourceVersion"
+        );
     }
 
     #[test]

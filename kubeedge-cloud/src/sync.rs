@@ -14,13 +14,13 @@ mod placement;
 mod resync;
 mod truth;
 
-pub(crate) use self::{
-    placement::Facts,
-    resync::{DELIVERED, run as resync},
-    truth::{Followed, Truth},
-};
 pub use self::{
     crd_ledger::CrdLedger,
     deliveries::DeliveryLog,
     ledger::{LedgerEntry, LedgerError, SyncLedger},
+};
+pub(crate) use self::{
+    placement::Facts,
+    resync::{DELIVERED, run as resync},
+    truth::{Followed, Truth},
 };

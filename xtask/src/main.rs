@@ -5,7 +5,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
-const USAGE: &str = "usage: cargo xtask size    build edgecore and cloudcore for release, print size, memory and start time";
+const USAGE: &str =
+    "usage: cargo xtask size    build edgecore and cloudcore for release, print size, memory and start time";
 
 fn main() -> ExitCode {
     match env::args().nth(1).as_deref() {

@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
 async fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let (config, unknown) = CloudCoreConfig::load(&args.config)?;
     for key in unknown {
-        tracing::warn!(key, file = %args.config.display(), "this key is not used");
+        tracing::warn!(file = %args.config.display(), "key {key} is not used");
     }
     let cloud = CloudCore::from_config(&config).spawn().await?;
     tracing::info!(websocket = %cloud.websocket_addr(), https = %cloud.https_addr(), "cloudcore is up");

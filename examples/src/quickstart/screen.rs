@@ -78,8 +78,9 @@ impl Screen {
 }
 
 /// Draws `values` as bars between the least and the greatest of them.
-pub fn sparkline(values: &[f64]) -> String {
-    let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(*value), most.max(*value)));
+pub(super) fn sparkline(values: &[f64]) -> String {
+    let (least, most) =
+        values.iter().fold((f64::MAX, f64::MIN), |(least, most), value| (least.min(*value), most.max(*value)));
     let span = (most - least).max(0.1);
     let bar = |value: &f64| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 7")]

@@ -119,7 +119,22 @@ impl Tour {
         let temperatures = VecDeque::with_capacity(WIDTH);
         let log = PathBuf::new();
         let _temporary = temporary;
-        Ok(Self { screen, layout, _temporary, shutdown, tasks, started, cloud, edge, client, relay, events, temperatures, log, boiler: None })
+        Ok(Self {
+            screen,
+            layout,
+            _temporary,
+            shutdown,
+            tasks,
+            started,
+            cloud,
+            edge,
+            client,
+            relay,
+            events,
+            temperatures,
+            log,
+            boiler: None,
+        })
     }
 
     /// Shows what the site can do: steps 4 to 7.
@@ -146,7 +161,11 @@ impl Tour {
         })
         .await?;
         let first = within("device", self.reported("temperature", |_| true)).await?;
-        self.screen.step(4, &format!("boiler on Modbus TCP port {port}: DeviceStatus shows {first:.1} °C"), step.elapsed());
+        self.screen.step(
+            4,
+            &format!("boiler on Modbus TCP port {port}: DeviceStatus shows {first:.1} °C"),
+            step.elapsed(),
+        );
 
         let step = Instant::now();
         within("setpoint", observe::desire(&self.client, SETPOINT)).await?;
@@ -309,7 +328,8 @@ impl Tour {
     /// Prints what to try next.
     pub fn suggest(&self) {
         let manifests = self.layout.manifests();
-        let (host, port) = self.edge.mqtt_addr().map_or((String::new(), 0), |addr| (addr.ip().to_string(), addr.port()));
+        let (host, port) =
+            self.edge.mqtt_addr().map_or((String::new(), 0), |addr| (addr.ip().to_string(), addr.port()));
         self.screen.title("Try next (in another terminal):");
         self.screen.table(&[
             ("use kubectl", format!("export KUBECONFIG={}", self.layout.kubeconfig().display())),
@@ -329,9 +349,7 @@ impl Tour {
         if let Err(unfinished) = self.edge.shutdown(grace).await {
             tracing::warn!(%unfinished, "edge was stopped the hard way");
         }
-        if let Err(unfinished) = self.cloud.shutdown(grace).await {
-            tracing::warn!(%unfinished, "cloud was stopped the hard way");
-        }
+        self.cloud.shutdown(grace).await;
         self.shutdown.cancel();
         self.tasks.close();
         // The relay and the boiler end at once; if not, the process ends without them.
@@ -383,13 +401,14 @@ async fn start_edge(
 ) -> Result<EdgeCoreHandle, String> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "kubeedge");
     let secret = secrets.get("tokensecret").await.map_err(because)?;
-    let token = secret.data.unwrap_or_default().remove("tokendata").ok_or("secret kubeedge/tokensecret has no tokendata")?;
+    let token =
+        secret.data.unwrap_or_default().remove("tokendata").ok_or("secret kubeedge/tokensecret has no tokendata")?;
     let token = String::from_utf8(token.0).map_err(because)?;
     let path = layout.edgecore_yaml();
     let yaml = site::edgecore_yaml(layout, EdgeAddresses { websocket, https, mqtt: 0 }, &token);
     std::fs::write(&path, yaml).map_err(|error| format!("{}: {error}", path.display()))?;
     let (config, _) = EdgeCoreConfig::load(&path).map_err(because)?;
-    let core = EdgeCore::from_config(&config).map_err(because)?;
+    let core = EdgeCore::from_config(&config).map_err(because)?.token_file(None);
     // The tour leaves nothing behind; an agent that is upgraded leaves its pods running.
     core.stop_pods_on_shutdown(Some(Duration::from_secs(1))).start().await.map_err(because)
 }

@@ -61,11 +61,7 @@ async fn cluster(keys: &KubeApiConfig) -> Result<Client, CloudCoreError> {
     Client::try_from(config).map_err(|err| failed(err.into()))
 }
 
-async fn embedded(
-    config: &EmbeddedApiConfig,
-    extra_names: &[String],
-    stage: &Stage,
-) -> Result<Access, CloudCoreError> {
+async fn embedded(config: &EmbeddedApiConfig, extra_names: &[String], stage: &Stage) -> Result<Access, CloudCoreError> {
     let ip: IpAddr = config.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let listener = bind("the embedded Kubernetes API", SocketAddr::new(ip, config.port)).await?;
     let address = local_address(&listener, ip);

@@ -31,8 +31,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     let websocket = builder.websocket.listen("the WebSocket of CloudHub").await?;
     let https = builder.https.listen("the HTTPS of CloudHub").await?;
     let unspecified = "0.0.0.0:0".parse().unwrap_or_else(|_| std::net::SocketAddr::from(([0, 0, 0, 0], 0)));
-    let addresses =
-        (websocket.local_addr().unwrap_or(unspecified), https.local_addr().unwrap_or(unspecified));
+    let addresses = (websocket.local_addr().unwrap_or(unspecified), https.local_addr().unwrap_or(unspecified));
 
     let names: Vec<String> = builder.pki.advertise_addresses.iter().map(ToString::to_string).collect();
     let access = builder.source.open(&names, &storage).await?;

@@ -43,7 +43,8 @@ impl Stage {
 
     /// Runs `part`, which ends after the token is cancelled and not before.
     pub(super) fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        let watchdog = Watchdog { part: name, cancel: self.cancel.clone(), abort: self.abort.clone(), alarm: self.alarm.clone() };
+        let watchdog =
+            Watchdog { part: name, cancel: self.cancel.clone(), abort: self.abort.clone(), alarm: self.alarm.clone() };
         let abort = self.abort.clone();
         self.tasks.spawn(async move {
             let watchdog = watchdog;

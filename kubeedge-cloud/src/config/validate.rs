@@ -7,7 +7,11 @@ impl CloudCoreConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let hub = &self.modules.cloud_hub;
         if !hub.enable {
-            return Err(ConfigError::value("modules.cloudHub.enable", false, "must be true: nodes have nowhere to connect"));
+            return Err(ConfigError::value(
+                "modules.cloudHub.enable",
+                false,
+                "must be true: nodes have nowhere to connect",
+            ));
         }
         if !hub.websocket.enable {
             let key = "modules.cloudHub.websocket.enable";

@@ -41,12 +41,7 @@ struct Device {
 }
 
 impl DeviceUplinks {
-    pub(super) fn new(
-        truth: Truth,
-        statuses: Arc<Statuses>,
-        membership: Arc<Membership>,
-        clock: SharedClock,
-    ) -> Self {
+    pub(super) fn new(truth: Truth, statuses: Arc<Statuses>, membership: Arc<Membership>, clock: SharedClock) -> Self {
         Self(Arc::new(Parts { truth, statuses, membership, clock }))
     }
 

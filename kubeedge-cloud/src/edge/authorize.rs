@@ -20,11 +20,7 @@ pub(super) fn forbidden(request: &Request<'_>, why: &str) -> ApiStatus {
 
 /// The request has to be about the node itself.
 pub(super) fn own_node(request: &Request<'_>) -> Result<(), ApiStatus> {
-    if request.name.as_str() == request.node.as_str() {
-        Ok(())
-    } else {
-        Err(forbidden(request, "it is another node"))
-    }
+    if request.name.as_str() == request.node.as_str() { Ok(()) } else { Err(forbidden(request, "it is another node")) }
 }
 
 /// The lease has to be that of the node.
@@ -59,7 +55,11 @@ impl Parts {
             return Ok(());
         }
         let pod = self.calls.get(request.place(&Kind::POD)).await?;
-        if is_bound_to(&pod, request.node) { Ok(()) } else { Err(forbidden(request, "the pod is not bound to the node")) }
+        if is_bound_to(&pod, request.node) {
+            Ok(())
+        } else {
+            Err(forbidden(request, "the pod is not bound to the node"))
+        }
     }
 }
 

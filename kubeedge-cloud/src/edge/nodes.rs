@@ -112,9 +112,10 @@ impl EdgeUplinks {
         let Some(advertise) = &parts.advertise else { return };
         let Ok(path) = ObjectPath::cluster(ResourceType::Node, node.as_str()) else { return };
         let stands = parts.truth.placement().object(&path).is_some_and(|object| {
-            object.content.parse::<Value>().is_ok_and(|node| {
-                node["metadata"]["annotations"][CLOUDCORE].as_str() == Some(advertise.as_str())
-            })
+            object
+                .content
+                .parse::<Value>()
+                .is_ok_and(|node| node["metadata"]["annotations"][CLOUDCORE].as_str() == Some(advertise.as_str()))
         });
         if stands {
             return;

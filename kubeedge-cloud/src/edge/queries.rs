@@ -77,8 +77,9 @@ impl Parts {
             let body = request.body()?;
             check_reporter(request, &body["event"])?;
             let text = body["patchData"].as_str().unwrap_or_default();
-            let patch: Value = serde_json::from_str(text)
-                .map_err(|err| ApiStatus::failure(400, "BadRequest", format!("patchData of {}: {err}", request.path)))?;
+            let patch: Value = serde_json::from_str(text).map_err(|err| {
+                ApiStatus::failure(400, "BadRequest", format!("patchData of {}: {err}", request.path))
+            })?;
             // The event in the API has to be one of the node as well: the one in the message is only a claim.
             let stored = self.calls.get(place).await?;
             check_reporter(request, &stored)?;

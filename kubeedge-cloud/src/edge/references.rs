@@ -117,9 +117,18 @@ mod tests {
         let mut found: Vec<_> = facts.references.iter().map(ToString::to_string).collect();
         found.sort();
         let expected = [
-            "configmap/c-init", "configmap/c-key", "configmap/c-projected", "configmap/c-volume",
+            "configmap/c-init",
+            "configmap/c-key",
+            "configmap/c-projected",
+            "configmap/c-volume",
             "persistentvolumeclaim/claim",
-            "secret/pull", "secret/s-csi", "secret/s-from", "secret/s-key", "secret/s-projected", "secret/s-rbd", "secret/s-volume",
+            "secret/pull",
+            "secret/s-csi",
+            "secret/s-from",
+            "secret/s-key",
+            "secret/s-projected",
+            "secret/s-rbd",
+            "secret/s-volume",
             "serviceaccounttoken/robot",
         ];
         assert_eq!(found, expected.map(|path| format!("shop/{path}")));

@@ -116,8 +116,8 @@ async fn shake(
         let (mut admission, mut refused) = (None, None);
         #[expect(clippy::result_large_err, reason = "the signature is that of the callback")]
         let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-            let admitted = handshake::check(request, &node)
-                .and_then(|()| hub.handle.admit(&node).ok_or(Refusal::TooManyNodes));
+            let admitted =
+                handshake::check(request, &node).and_then(|()| hub.handle.admit(&node).ok_or(Refusal::TooManyNodes));
             match admitted {
                 Ok(admitted) => {
                     admission = Some(admitted);

@@ -136,7 +136,9 @@ mod tests {
     fn names_from_outside_stay_within_their_segment() {
         assert_eq!(item((&Kind::POD, Some("default"), "web")).unwrap(), "/api/v1/namespaces/default/pods/web");
         assert_eq!(item((&Kind::NODE, None, "edge-1")).unwrap(), "/api/v1/nodes/edge-1");
-        for (namespace, name) in [("default", ".."), ("default", "a?x=y"), ("..", "web"), ("a/b", "web"), ("default", "a%2Fb")] {
+        for (namespace, name) in
+            [("default", ".."), ("default", "a?x=y"), ("..", "web"), ("a/b", "web"), ("default", "a%2Fb")]
+        {
             let err = item((&Kind::POD, Some(namespace), name)).unwrap_err();
             assert_eq!((err.code, err.reason.as_str()), (400, "BadRequest"), "{namespace} {name}");
         }

@@ -28,8 +28,7 @@ impl Kind {
     pub(crate) const VOLUME: Self = core("PersistentVolume", "persistentvolumes", false);
     pub(crate) const VOLUME_CLAIM: Self = core("PersistentVolumeClaim", "persistentvolumeclaims", true);
     pub(crate) const SERVICE_ACCOUNT: Self = core("ServiceAccount", "serviceaccounts", true);
-    pub(crate) const LEASE: Self =
-        Self { group: "coordination.k8s.io", ..core("Lease", "leases", true) };
+    pub(crate) const LEASE: Self = Self { group: "coordination.k8s.io", ..core("Lease", "leases", true) };
     pub(crate) const VOLUME_ATTACHMENT: Self =
         Self { group: "storage.k8s.io", ..core("VolumeAttachment", "volumeattachments", false) };
     pub(crate) const SIGNING_REQUEST: Self =

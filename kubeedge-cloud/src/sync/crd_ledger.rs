@@ -25,9 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ledger::{LedgerEntry, LedgerError, SyncLedger};
 use crate::{
-    crds::{
-        ClusterObjectSync, ObjectSync, ObjectSyncSpec, ObjectSyncStatus, object_sync_name, parse_object_sync_name,
-    },
+    crds::{ClusterObjectSync, ObjectSync, ObjectSyncSpec, ObjectSyncStatus, object_sync_name, parse_object_sync_name},
     object::Pause,
 };
 
@@ -69,7 +67,8 @@ impl CrdLedger {
     }
 
     async fn follow<K: Record>(&self, listed: fn(&mut (bool, bool))) {
-        let events = watcher(Api::<K>::all(self.0.client.clone()), watcher::Config::default()).backoff(Pause::default());
+        let events =
+            watcher(Api::<K>::all(self.0.client.clone()), watcher::Config::default()).backoff(Pause::default());
         let mut events = std::pin::pin!(events);
         let mut seen = HashSet::new();
         while let Some(event) = events.next().await {

@@ -89,8 +89,12 @@ impl Placement {
             Some(old) => (ObjectEvent::Update, old.digest != object.digest),
         };
         let object = Arc::new(object);
-        let tracked =
-            Tracked { uid: object.uid.clone(), version: object.version, facts: facts.clone(), object: Some(object.clone()) };
+        let tracked = Tracked {
+            uid: object.uid.clone(),
+            version: object.version,
+            facts: facts.clone(),
+            object: Some(object.clone()),
+        };
         self.objects.insert(path.clone(), tracked);
 
         let had: BTreeSet<NodeName> = self.edges_that_need(&path).collect();
@@ -220,7 +224,9 @@ impl Placement {
         let kind = Kind::delivered(&path.kind);
         let last = last.map(Arc::new).or(tracked.object).or_else(|| {
             let kind = kind?;
-            NodeObject::skeleton(path.clone(), tracked.uid.clone(), kind.api_version(), kind.kind.into()).ok().map(Arc::new)
+            NodeObject::skeleton(path.clone(), tracked.uid.clone(), kind.api_version(), kind.kind.into())
+                .ok()
+                .map(Arc::new)
         });
         // A node is not told of its own end: its session is closed.
         if let Some(last) = last.filter(|_| path.kind != ResourceType::Node) {
@@ -282,7 +288,8 @@ impl Placement {
         }
         if let Some(needs) = self.nodes.get_mut(node) {
             needs.edge -= usize::from(facts.makes_edge);
-            let paths: Vec<ObjectPath> = if needs.edge == 0 { needs.paths.iter().cloned().collect() } else { Vec::new() };
+            let paths: Vec<ObjectPath> =
+                if needs.edge == 0 { needs.paths.iter().cloned().collect() } else { Vec::new() };
             if needs.edge == 0 && needs.paths.is_empty() {
                 self.nodes.remove(node);
             }

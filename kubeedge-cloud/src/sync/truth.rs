@@ -127,7 +127,9 @@ impl Truth {
 
     /// As [`listed`](Self::listed), for requests: the placement tells what a node may do.
     pub(crate) async fn ready(&self, kinds: &[ResourceType], patience: Duration) -> Result<(), ApiStatus> {
-        timeout(patience, self.listed(kinds)).await.map_err(|_| crate::object::unavailable(&"objects are not yet listed"))
+        timeout(patience, self.listed(kinds))
+            .await
+            .map_err(|_| crate::object::unavailable(&"objects are not yet listed"))
     }
 
     /// Sends to `node` what it lacks by these records, under the lock.

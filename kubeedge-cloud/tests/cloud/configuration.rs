@@ -1,7 +1,7 @@
 //! A cloud from `cloudcore.yaml`, with an API of its own.
 
-use kube::{Api, config::Kubeconfig};
 use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, config::Kubeconfig};
 use kubeedge_cloud::{
     cloud::{CloudCore, CloudCoreError},
     config::CloudCoreConfig,
@@ -42,7 +42,8 @@ async fn a_cloud_with_an_api_of_its_own() {
     assert!(cloud.api_url().unwrap().starts_with("https://127.0.0.1:"));
 
     let kubeconfig = Kubeconfig::read_from(cloud.kubeconfig().unwrap()).unwrap();
-    let access = kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap();
+    let access =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await.unwrap();
     let client = kube::Client::try_from(access).unwrap();
     let secrets: Api<Secret> = Api::namespaced(client, "kubeedge");
     let token = secrets.get("tokensecret").await.unwrap().data.unwrap()["tokendata"].0.clone();
@@ -61,7 +62,10 @@ async fn a_taken_port_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let text = yaml(folder.path()).replace("websocket: {address: 127.0.0.1, port: 0}", &format!("websocket: {{address: 127.0.0.1, port: {}}}", address.port()));
+    let text = yaml(folder.path()).replace(
+        "websocket: {address: 127.0.0.1, port: 0}",
+        &format!("websocket: {{address: 127.0.0.1, port: {}}}", address.port()),
+    );
     let (config, _) = CloudCoreConfig::parse(&text, "cloudcore.yaml").unwrap();
     let err = CloudCore::from_config(&config).spawn().await.unwrap_err();
     assert!(matches!(err, CloudCoreError::Bind { .. }));

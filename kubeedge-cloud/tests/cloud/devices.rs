@@ -15,7 +15,7 @@ fn model(name: &str) -> Value {
 fn device(name: &str, model: &str, node: &str) -> Value {
     json!({
         "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device",
-        "metadata": { "name": name, "labels": { "description": "a thermometer" } },
+        "metadata": { "name": name, "labels": { "description": "Thermometer" } },
         "spec": {
             "deviceModelRef": { "name": model }, "nodeName": node, "protocol": { "protocolName": "modbus" },
             "properties": [{ "name": "temperature", "visitors": { "protocolName": "modbus" } }],
@@ -48,7 +48,7 @@ async fn a_device_goes_down_and_its_values_come_up() {
     create(&site.models(), model("thermo")).await;
     let made = create(&site.devices(), device("d1", "thermo", "edge-1")).await;
     let added = edge.until(|message| message["route"]["resource"] == "membership").await;
-    let expected = json!([{ "id": "default/d1", "name": "d1", "description": "a thermometer" }]);
+    let expected = json!([{ "id": "default/d1", "name": "d1", "description": "Thermometer" }]);
     assert_eq!((&added["content"]["added_devices"], &added["content"]["removed_devices"]), (&expected, &Value::Null));
     for resource in ["default/device/d1", "default/devicemodel/thermo"] {
         if !edge.objects().contains(&format!("insert {resource}")) {
@@ -101,9 +101,7 @@ async fn a_device_without_a_model_holds_back_nobody_and_strangers_are_refused() 
     let mut edge = Edge::connect(&cloud, "edge-1").await;
     edge.compared().await;
     for resource in ["default/device/orphan", "default/devicemodel/thermo", "default/device/d1"] {
-        if !edge.objects().iter().any(|seen| seen.ends_with(resource)) {
-            edge.until(|message| message["route"]["resource"] == resource).await;
-        }
+        edge.got(resource).await;
     }
     let code = |content: Value| content["ErrStatus"]["code"].as_u64();
     let refused = report(&mut edge, "default/unknown", "twin/edge_updated", twin("temperature", "1")).await;
@@ -137,9 +135,7 @@ async fn a_device_moves_to_another_node() {
     let (mut one, mut two) = (Edge::connect(&cloud, "edge-1").await, Edge::connect(&cloud, "edge-2").await);
     one.compared().await;
     two.compared().await;
-    if !one.objects().iter().any(|seen| seen.ends_with("device/d1")) {
-        one.until(|message| message["route"]["resource"] == "default/device/d1").await;
-    }
+    one.got("default/device/d1").await;
     let moved = Patch::Merge(json!({ "spec": { "nodeName": "edge-2" } }));
     site.devices().patch("d1", &PatchParams::default(), &moved).await.unwrap();
     one.object("delete", "default/device/d1").await;

@@ -43,7 +43,11 @@ async fn a_node_touches_only_what_is_its_own() {
         ("query", "default/secret/any", Value::Null),
         ("query", "default/persistentvolumeclaim/any", Value::Null),
         ("query", "kube-system/serviceaccounttoken/admin", json!({ "spec": {} })),
-        ("query", "default/serviceaccounttoken/default", json!({ "spec": { "boundObjectRef": { "kind": "Pod", "name": "their-pod" } } })),
+        (
+            "query",
+            "default/serviceaccounttoken/default",
+            json!({ "spec": { "boundObjectRef": { "kind": "Pod", "name": "their-pod" } } }),
+        ),
     ] {
         let answer = edge.ask(operation, resource, content).await;
         assert_eq!(reason(&answer), "Forbidden", "{operation} {resource}: {answer}");
@@ -54,7 +58,10 @@ async fn a_node_touches_only_what_is_its_own() {
     assert!(site.nodes().get_opt("edge-3").await.unwrap().is_none());
 
     let answer = edge.ask("query", "default/configmap/mine", Value::Null).await;
-    assert_eq!((&answer["content"]["kind"], &answer["content"]["data"]["key"]), (&json!("ConfigMap"), &json!("secret")));
+    assert_eq!(
+        (&answer["content"]["kind"], &answer["content"]["data"]["key"]),
+        (&json!("ConfigMap"), &json!("secret"))
+    );
     assert!(answer["header"]["resourceversion"].is_string());
     cloud.shutdown(SOON).await;
 }
@@ -86,7 +93,9 @@ async fn what_is_wrong_is_answered_with_a_status() {
     assert_eq!(answer["content"], "OK");
     assert!(site.pods().get_opt("web").await.unwrap().is_some());
     let uid = site.pods().get("web").await.unwrap().metadata.uid.unwrap();
-    let answer = edge.ask("delete", "default/pod/web", json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": uid } })).await;
+    let answer = edge
+        .ask("delete", "default/pod/web", json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": uid } }))
+        .await;
     assert_eq!(answer["content"], "OK");
     edge.object("delete", "default/pod/web").await;
     cloud.shutdown(SOON).await;
@@ -105,13 +114,21 @@ async fn a_node_registers_renews_its_lease_and_reports_events() {
     assert_eq!((&answer["content"]["Err"], &made["metadata"]["name"]), (&Value::Null, &json!("edge-1")));
     assert_eq!(made["metadata"]["labels"], labels);
     assert_eq!(made["metadata"]["annotations"]["cloudcore"], "127.0.0.1");
-    edge.until(|message| message["route"]["resource"] == "null/node/edge-1" && message["route"]["operation"] == "update").await;
+    edge.until(|message| {
+        message["route"]["resource"] == "null/node/edge-1" && message["route"]["operation"] == "update"
+    })
+    .await;
     // It may have lost its store: then it needs its node again.
     let answer = edge.ask("insert", "null/node/edge-1", node).await;
     assert_eq!(reason(&answer), "AlreadyExists");
-    edge.until(|message| message["route"]["resource"] == "null/node/edge-1" && message["route"]["operation"] == "update").await;
+    edge.until(|message| {
+        message["route"]["resource"] == "null/node/edge-1" && message["route"]["operation"] == "update"
+    })
+    .await;
     let metadata = json!({ "labels": { "zone": "b", "kubernetes.io/hostname": null }, "annotations": null });
-    let answer = edge.ask("update", "null/node/edge-1", json!({ "metadata": metadata, "spec": { "unschedulable": true } })).await;
+    let answer = edge
+        .ask("update", "null/node/edge-1", json!({ "metadata": metadata, "spec": { "unschedulable": true } }))
+        .await;
     assert_eq!(answer["content"], "OK");
     let node = site.nodes().get("edge-1").await.unwrap();
     assert_eq!(node.metadata.labels.unwrap()["zone"], "b");

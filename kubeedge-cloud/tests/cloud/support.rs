@@ -65,7 +65,13 @@ impl Site {
         timeout(SOON, self.builder().spawn()).await.unwrap().unwrap()
     }
 
-    pub(crate) fn api(&self, api_version: &str, kind: &str, plural: &str, namespace: Option<&str>) -> Api<DynamicObject> {
+    pub(crate) fn api(
+        &self,
+        api_version: &str,
+        kind: &str,
+        plural: &str,
+        namespace: Option<&str>,
+    ) -> Api<DynamicObject> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let resource = ApiResource {
             group: group.into(),
@@ -229,11 +235,7 @@ impl Edge {
     }
 
     pub(crate) async fn connect_as(cloud: &CloudCoreHandle, credentials: &Credentials, name: &str) -> Self {
-        let headers = [
-            ("connectionuse", "msg"),
-            ("node_id", name),
-            ("project_id", "e632aba927ea4ac2b575ec1603d56f10"),
-        ];
+        let headers = [("connectionuse", "msg"), ("node_id", name), ("project_id", "e632aba927ea4ac2b575ec1603d56f10")];
         let socket = Self::dial(cloud, credentials, &headers).await.unwrap();
         let mut edge = Self { socket, name: name.to_owned(), seen: vec![] };
         edge.keepalive().await;
@@ -301,7 +303,15 @@ impl Edge {
 
     /// Reads on until an object comes: operation and resource.
     pub(crate) async fn object(&mut self, operation: &str, resource: &str) -> Value {
-        self.until(|message| message["route"]["operation"] == operation && message["route"]["resource"] == resource).await
+        self.until(|message| message["route"]["operation"] == operation && message["route"]["resource"] == resource)
+            .await
+    }
+
+    /// Reads on until an object has come, if it has not yet.
+    pub(crate) async fn got(&mut self, resource: &str) {
+        if !self.objects().iter().any(|seen| seen.split(' ').nth(1) == Some(resource)) {
+            self.until(|message| message["route"]["resource"] == resource).await;
+        }
     }
 
     /// Reads on until the node is compared, which the list of its devices tells.
@@ -314,7 +324,14 @@ impl Edge {
         self.ask_as("edged", "meta", operation, resource, content).await
     }
 
-    pub(crate) async fn ask_as(&mut self, source: &str, group: &str, operation: &str, resource: &str, content: Value) -> Value {
+    pub(crate) async fn ask_as(
+        &mut self,
+        source: &str,
+        group: &str,
+        operation: &str,
+        resource: &str,
+        content: Value,
+    ) -> Value {
         let header = header();
         let route = json!({ "source": source, "group": group, "operation": operation, "resource": resource });
         self.send(&json!({ "header": header, "route": route, "content": content })).await;

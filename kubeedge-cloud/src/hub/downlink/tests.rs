@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used)]
 use std::collections::{BTreeMap, HashSet};
 
-use kubeedge_core::{message::Content, resource::{ObjectPath, ResourceType}};
+use kubeedge_core::{
+    message::Content,
+    resource::{ObjectPath, ResourceType},
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -117,7 +120,10 @@ fn both_parts_are_bounded() {
 fn messages_read_as_those_of_upstream() {
     let message = change(ObjectEvent::Insert, "web", "u1", 77).message(UnixMillis(5));
     assert_eq!(message.resource.to_string(), "default/pod/web");
-    assert_eq!((message.source, message.group, message.operation), (Source::EdgeController, Group::Resource, Operation::Insert));
+    assert_eq!(
+        (message.source, message.group, message.operation),
+        (Source::EdgeController, Group::Resource, Operation::Insert)
+    );
     assert_eq!(message.resource_version.unwrap().number(), 77);
 }
 

@@ -29,7 +29,8 @@ fn edge_node(placement: &mut Placement, name: &str, version: u64) -> Effects {
 fn pod(placement: &mut Placement, name: &str, on: Option<&str>, uses: &[(&Kind, &str)], version: u64) -> Effects {
     let references = uses.iter().map(|(kind, name)| path(kind, name)).collect();
     let facts = Facts { node: on.map(node), references, ..Facts::default() };
-    placement.apply(object(&Kind::POD, name, &format!("{name}-uid"), version, &json!({ "node": on, "v": version })), facts)
+    placement
+        .apply(object(&Kind::POD, name, &format!("{name}-uid"), version, &json!({ "node": on, "v": version })), facts)
 }
 
 fn config(placement: &mut Placement, name: &str, version: u64) -> Effects {
