@@ -99,7 +99,6 @@ modules:
     tlsPrivateKeyFile: {key}
     websocket: {{enable: true, address: 127.0.0.1, port: {websocket}}}
     https: {{enable: true, address: 127.0.0.1, port: {https}}}
-    unixsocket: {{enable: false}}
 ",
         database = quoted(&layout.api_database()),
         kubeconfig = quoted(&layout.kubeconfig()),

@@ -32,7 +32,7 @@ pub(crate) use self::uplink::EdgeUplinks;
 use crate::{
     hub::HubHandle,
     object::Kind,
-    sync::{DeliveryLog, Facts, Followed, Truth},
+    sync::{DeliveryLog, Facts, Truth},
 };
 
 /// Selects edge nodes.
@@ -70,13 +70,7 @@ impl EdgeController {
         let watches = async {
             // In this order, so that what is needed is known before the contents pass by.
             tokio::join!(
-                self.truth.follow(&Kind::NODE, Some(EDGE), node_facts, |followed| match followed {
-                    Followed::Deleted(path) => {
-                        self.orphans.deleted(path);
-                    }
-                    Followed::Listed => self.orphans.look(),
-                    Followed::Applied(_) => {}
-                }),
+                self.truth.follow(&Kind::NODE, Some(EDGE), node_facts, |followed| self.orphans.follow(followed)),
                 async {
                     self.truth.listed(&[ResourceType::Node]).await;
                     self.truth.follow(&Kind::POD, None, references::pod_facts, |_| {}).await;
@@ -92,7 +86,7 @@ impl EdgeController {
                 self.orphans.run(),
             )
         };
-        let _stopped = shutdown.run_until_cancelled(watches).await;
+        let _stopped = shutdown.run_until_cancelled(Box::pin(watches)).await;
     }
 }
 

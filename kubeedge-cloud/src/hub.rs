@@ -86,7 +86,8 @@ impl HubConfig {
         self
     }
 
-    /// Most requests of one node in progress; default 64. Then no more is read from it.
+    /// Most requests of one node that are carried out at a time; default 64. Eight times as many are held, as long as they
+    /// are not larger than a message may be; then no more is read from it.
     pub fn requests(mut self, requests: usize) -> Self {
         self.requests = requests.max(1);
         self

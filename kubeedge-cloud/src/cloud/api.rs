@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -30,23 +31,25 @@ pub(super) struct Access {
     pub(super) client: Client,
     pub(super) url: Option<String>,
     pub(super) kubeconfig: Option<PathBuf>,
+    /// Certificates of the authority behind the API, PEM.
+    pub(super) ca: Option<String>,
 }
 
 impl ApiSource {
     /// Makes a client; the embedded API runs in `stage`.
     pub(super) async fn open(self, extra_names: &[String], stage: &Stage) -> Result<Access, CloudCoreError> {
         match self {
-            Self::Client(client) => Ok(Access { client, url: None, kubeconfig: None }),
+            Self::Client(client) => Ok(Access { client, url: None, kubeconfig: None, ca: None }),
             Self::Cluster(config) => {
-                let client = cluster(&config).await?;
-                Ok(Access { client, url: None, kubeconfig: None })
+                let (client, ca) = cluster(&config).await?;
+                Ok(Access { client, url: None, kubeconfig: None, ca })
             }
             Self::Embedded(config) => embedded(&config, extra_names, stage).await,
         }
     }
 }
 
-async fn cluster(keys: &KubeApiConfig) -> Result<Client, CloudCoreError> {
+async fn cluster(keys: &KubeApiConfig) -> Result<(Client, Option<String>), CloudCoreError> {
     let failed = |err: Box<dyn std::error::Error + Send + Sync>| CloudCoreError::KubeConfig(err);
     let mut config = if keys.kube_config.is_empty() {
         Config::incluster().map_err(|err| failed(err.into()))?
@@ -58,7 +61,9 @@ async fn cluster(keys: &KubeApiConfig) -> Result<Client, CloudCoreError> {
     if !keys.master.is_empty() {
         config.cluster_url = keys.master.parse().map_err(|err: http::uri::InvalidUri| failed(err.into()))?;
     }
-    Client::try_from(config).map_err(|err| failed(err.into()))
+    let ca = config.root_cert.as_deref().map(pem);
+    let client = Client::try_from(config).map_err(|err| failed(err.into()))?;
+    Ok((client, ca))
 }
 
 async fn embedded(config: &EmbeddedApiConfig, extra_names: &[String], stage: &Stage) -> Result<Access, CloudCoreError> {
@@ -85,14 +90,28 @@ async fn embedded(config: &EmbeddedApiConfig, extra_names: &[String], stage: &St
         write_kubeconfig(path, &url, tls.ca_pem(), api.admin_token())
             .map_err(|source| CloudCoreError::File { path: path.clone(), source })?;
     }
-    let client = api.client("default");
+    let (client, ca) = (api.client("default"), Some(tls.ca_pem().to_owned()));
     let shutdown = stage.token();
     stage.spawn("embedded API", async move {
         if let Err(err) = api.serve(listener, tls, shutdown).await {
             tracing::error!(%err, "embedded API failed");
         }
     });
-    Ok(Access { client, url: Some(url), kubeconfig })
+    Ok(Access { client, url: Some(url), kubeconfig, ca })
+}
+
+fn pem(certificates: &[Vec<u8>]) -> String {
+    let mut text = String::new();
+    for certificate in certificates {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        let encoded = STANDARD.encode(certificate);
+        for line in encoded.as_bytes().chunks(64) {
+            text.extend(line.iter().map(|byte| char::from(*byte)));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
 }
 
 /// The address for a client on this machine.

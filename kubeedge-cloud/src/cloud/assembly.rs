@@ -1,10 +1,16 @@
 //! Putting the parts together.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use kube::Client;
-use kubeedge_core::{names::NodeName, resource::ResourceType};
+use kubeedge_core::{
+    message::{Content, Message},
+    names::{NodeName, SharedClock},
+    resource::ResourceType,
+    words::{Group, Operation, Source},
+};
 use tokio_util::sync::CancellationToken;
+use tower::{Service, service_fn};
 
 use super::{
     CloudCoreBuilder, CloudCoreError, CloudCoreHandle,
@@ -14,7 +20,7 @@ use crate::{
     crds::{self, InstallError},
     device::DeviceController,
     edge::EdgeController,
-    hub::{Destination, Hub, Uplinks, bootstrap},
+    hub::{Destination, FromNode, Hub, Uplinks, bootstrap},
     object::{Kind, Pause},
     pki::{Pki, PkiError},
     sync::{CrdLedger, DELIVERED, DeliveryLog, Truth, resync},
@@ -54,7 +60,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         advertise,
         clock.clone(),
     ));
-    let device = Arc::new(DeviceController::new(client.clone(), truth.clone(), handle.clone(), clock));
+    let device = Arc::new(DeviceController::new(client.clone(), truth.clone(), handle.clone(), clock.clone()));
 
     let mut router = builder.router;
     if builder.edge_controller && !router.has(Destination::Edge) {
@@ -62,6 +68,12 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     }
     if builder.device_controller && !router.has(Destination::Device) {
         router = router.route(Destination::Device, device.uplinks());
+    }
+
+    if let Some(ca) = access.ca
+        && !router.has(Destination::Hub)
+    {
+        router = router.route(Destination::Hub, kubernetes_ca(&ca, clock));
     }
 
     let tls = pki.https_config()?;
@@ -73,7 +85,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     let mut kinds = DELIVERED.to_vec();
     if builder.edge_controller {
         let (part, token) = (edge.clone(), controllers.token());
-        controllers.spawn("EdgeController", async move { part.run(token).await });
+        controllers.spawn("EdgeController", async move { Box::pin(part.run(token)).await });
     } else {
         kinds.retain(is_of_devices);
     }
@@ -120,6 +132,24 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     })
 }
 
+/// Tells nodes the CA of the Kubernetes API.
+///
+/// Upstream: `cloud/pkg/cloudhub/dispatcher`.
+fn kubernetes_ca(
+    ca: &str,
+    clock: SharedClock,
+) -> impl Service<FromNode, Response = Option<Message>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static
+{
+    let content = Content::text(ca);
+    service_fn(move |from: FromNode| {
+        let asked = from.message;
+        let answer =
+            Message::new(clock.now(), Source::CloudHub, Group::Resource, Operation::Response, asked.resource.clone());
+        let answer = answer.answering(&asked.id).content(content.clone());
+        std::future::ready(Ok((asked.operation == Operation::Query).then_some(answer)))
+    })
+}
+
 fn is_of_devices(kind: &ResourceType) -> bool {
     Kind::delivered(kind).is_some_and(|kind| kind.group == kubeedge_core::device::GROUP)
 }
@@ -154,11 +184,7 @@ fn may_pass(err: &InstallError) -> bool {
 }
 
 /// Tries until the API answers.
-async fn load_pki(
-    client: &Client,
-    config: &crate::pki::PkiConfig,
-    clock: &kubeedge_core::names::SharedClock,
-) -> Result<Pki, PkiError> {
+async fn load_pki(client: &Client, config: &crate::pki::PkiConfig, clock: &SharedClock) -> Result<Pki, PkiError> {
     let mut pauses = Pause::default();
     loop {
         match Pki::load_or_create(client, config.clone(), clock.clone()).await {

@@ -42,7 +42,7 @@ impl ConfigError {
         Self::Yaml { origin: origin.to_owned(), line, message }
     }
 
-    pub(super) fn value(key: &str, value: impl ToString, why: &'static str) -> Self {
+    pub(super) fn value(key: &str, value: &dyn std::fmt::Display, why: &'static str) -> Self {
         Self::Value { key: key.to_owned(), value: value.to_string(), why }
     }
 }

@@ -9,13 +9,13 @@ impl CloudCoreConfig {
         if !hub.enable {
             return Err(ConfigError::value(
                 "modules.cloudHub.enable",
-                false,
+                &false,
                 "must be true: nodes have nowhere to connect",
             ));
         }
         if !hub.websocket.enable {
             let key = "modules.cloudHub.websocket.enable";
-            return Err(ConfigError::value(key, false, "must be true: there is no other transport"));
+            return Err(ConfigError::value(key, &false, "must be true: there is no other transport"));
         }
         for (key, address) in [
             ("modules.cloudHub.websocket.address", &hub.websocket.address),
@@ -35,14 +35,18 @@ impl CloudCoreConfig {
             ("modules.cloudHub.tokenRefreshDuration", hub.token_refresh_duration),
         ] {
             if number == 0 {
-                return Err(ConfigError::value(key, number, "must be greater than 0"));
+                return Err(ConfigError::value(key, &number, "must be greater than 0"));
             }
         }
         let kube_config = &self.kube_api_config.kube_config;
         if self.embedded_api.enable {
             let path = &self.embedded_api.data_source;
             if path.file_name().is_none() {
-                return Err(ConfigError::value("embeddedAPI.dataSource", path.display(), "must be the path of a file"));
+                return Err(ConfigError::value(
+                    "embeddedAPI.dataSource",
+                    &path.display(),
+                    "must be the path of a file",
+                ));
             }
         } else if !kube_config.is_empty() {
             let path = Path::new(kube_config);
@@ -60,6 +64,6 @@ impl CloudCoreConfig {
 fn ip(key: &str, address: &str) -> Result<(), ConfigError> {
     match address.parse::<IpAddr>() {
         Ok(_) => Ok(()),
-        Err(_) => Err(ConfigError::value(key, address, "must be an IP address")),
+        Err(_) => Err(ConfigError::value(key, &address, "must be an IP address")),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use kube::Client;
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::{
     hub::{CloseReason, HubHandle},
     object::{ApiCalls, Kind, Pause},
-    sync::{DeliveryLog, Truth},
+    sync::{DeliveryLog, Followed, Truth},
 };
 
 /// Ends the sessions of deleted nodes, and forgets their records. A node that merely lost its label is left alone, and so
@@ -27,26 +27,44 @@ pub(super) struct Orphans {
     truth: Truth,
     hub: HubHandle,
     log: DeliveryLog,
+    known: Mutex<BTreeSet<NodeName>>,
     deleted: Mutex<BTreeSet<NodeName>>,
     wake: Notify,
 }
 
 impl Orphans {
     pub(super) fn new(client: Client, truth: Truth, hub: HubHandle, log: DeliveryLog) -> Self {
-        Self { calls: ApiCalls::new(client), truth, hub, log, deleted: Mutex::default(), wake: Notify::new() }
-    }
-
-    /// The watch has lost sight of this node.
-    pub(super) fn deleted(&self, path: &ObjectPath) {
-        if let Some(node) = path.name.as_ref().and_then(|name| NodeName::new(name).ok()) {
-            self.deleted.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
-            self.look();
+        Self {
+            calls: ApiCalls::new(client),
+            truth,
+            hub,
+            log,
+            known: Mutex::default(),
+            deleted: Mutex::default(),
+            wake: Notify::new(),
         }
     }
 
-    /// Something may have been missed.
-    pub(super) fn look(&self) {
-        self.wake.notify_one();
+    /// Takes note of what the watch shows of nodes.
+    pub(super) fn follow(&self, followed: Followed<'_>) {
+        let node = |path: &ObjectPath| path.name.as_ref().and_then(|name| NodeName::new(name).ok());
+        match followed {
+            Followed::Applied(path) => lock(&self.known).extend(node(path)),
+            Followed::Deleted(path) => {
+                if let Some(node) = node(path) {
+                    lock(&self.known).remove(&node);
+                    lock(&self.deleted).insert(node);
+                    self.wake.notify_one();
+                }
+            }
+            Followed::Listed => {
+                let there: BTreeSet<NodeName> =
+                    self.truth.placement().paths(&ResourceType::Node).filter_map(node).collect();
+                let before = std::mem::replace(&mut *lock(&self.known), there.clone());
+                lock(&self.deleted).extend(before.difference(&there).cloned());
+                self.wake.notify_one();
+            }
+        }
     }
 
     pub(super) async fn run(&self) {
@@ -64,7 +82,7 @@ impl Orphans {
 
     /// Whether everything could be cleared.
     async fn clear(&self) -> bool {
-        let deleted = std::mem::take(&mut *self.deleted.lock().unwrap_or_else(PoisonError::into_inner));
+        let deleted = std::mem::take(&mut *lock(&self.deleted));
         let mut done = true;
         for node in deleted {
             match self.is_gone(&node).await {
@@ -75,7 +93,7 @@ impl Orphans {
                 }
                 Some(false) => {}
                 None => {
-                    self.deleted.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+                    lock(&self.deleted).insert(node);
                     done = false;
                 }
             }
@@ -104,4 +122,8 @@ impl Orphans {
             Err(_) => None,
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,8 +10,16 @@ use super::{
 use crate::object::Kind;
 
 impl Parts {
+    /// Patches the status of a pod, and nothing else: the UID in the patch makes it fail for another pod of that name.
     pub(super) async fn patch_pod(&self, request: &Request<'_>) -> Outcome {
-        let patch = request.body()?;
+        let mut patch = request.body()?;
+        let uid = patch["metadata"]["uid"].clone();
+        if let Some(members) = patch.as_object_mut() {
+            members.retain(|member, _| member == "status");
+            if uid.is_string() {
+                members.insert("metadata".into(), json!({ "uid": uid }));
+            }
+        }
         self.own_pod(request).await?;
         self.calls.strategic_status(request.place(&Kind::POD), &patch).await.map(|pod| Done::object_at(&pod))
     }

@@ -34,13 +34,15 @@ use tower::ServiceExt as _;
 use super::{
     HubParts,
     downlink::ObjectChange,
-    lanes::{Lane, Lanes},
+    lanes::{LaneLimits, Lanes, Slot, Work},
     registry::{CloseReason, Mailbox},
     uplink::{Destination, FromNode},
 };
 
 /// Frames that may wait for the socket; what waits beyond that waits in the session and in the mailbox.
 const WRITES: usize = 16;
+/// So many times more requests are held than carried out at a time.
+const HELD: usize = 8;
 /// For the peer to take the last frame.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -125,7 +127,7 @@ where
     std::future::pending().await
 }
 
-type Answered = (Lane, Option<Message>);
+type Answered = (Slot, Option<Message>);
 
 struct Driver<'a> {
     node: NodeName,
@@ -135,7 +137,7 @@ struct Driver<'a> {
     lanes: Lanes,
     handlers: FuturesUnordered<BoxFuture<'static, Answered>>,
     /// Answers that the session has no room for. At most as many as there are requests in the lanes.
-    answers: VecDeque<(Lane, Message)>,
+    answers: VecDeque<(Slot, Message)>,
     notice: Option<Message>,
     in_flight: HashMap<Ticket, Uid>,
     frame: Option<String>,
@@ -149,7 +151,11 @@ impl<'a> Driver<'a> {
             mailbox,
             hub,
             session: Session::new(hub.config.session.clone(), Instant::now().into_std()),
-            lanes: Lanes::new(hub.config.requests),
+            lanes: Lanes::new(LaneLimits {
+                running: hub.config.requests,
+                held: hub.config.requests * HELD,
+                bytes: hub.config.message_limit,
+            }),
             handlers: FuturesUnordered::new(),
             answers: VecDeque::new(),
             notice: None,
@@ -178,9 +184,9 @@ impl<'a> Driver<'a> {
                         Some(Ok(frame)) => if let Err(end) = self.receive(frame) { return end },
                     }
                 }
-                Some((lane, answer)) = self.handlers.next() => match answer {
-                    Some(answer) => self.answers.push_back((lane, answer)),
-                    None => self.done(lane),
+                Some((slot, answer)) = self.handlers.next() => match answer {
+                    Some(answer) => self.answers.push_back((slot, answer)),
+                    None => self.done(slot),
                 },
                 Ok(slot) = frames.reserve(), if self.frame.is_some() => {
                     if let Some(frame) = self.frame.take() {
@@ -211,12 +217,12 @@ impl<'a> Driver<'a> {
     /// Hands the session what it has room for.
     fn fill(&mut self) {
         let now = Instant::now().into_std();
-        while let Some((lane, answer)) = self.answers.pop_front() {
+        while let Some((slot, answer)) = self.answers.pop_front() {
             if let Some(answer) = self.submit_once(answer) {
-                self.answers.push_front((lane, answer));
+                self.answers.push_front((slot, answer));
                 break;
             }
-            self.done(lane);
+            self.done(slot);
         }
         while let Some(notice) = self.notice.take().or_else(|| self.mailbox.next_notice()) {
             self.notice = self.submit_once(notice);
@@ -229,14 +235,11 @@ impl<'a> Driver<'a> {
         {
             let message = change.message(self.hub.clock.now());
             let uid = change.object.uid.clone();
-            match self.session.submit(now, Outbound { message, until: Until::Acked }) {
-                Ok(ticket) => {
-                    self.in_flight.insert(ticket, uid);
-                }
-                Err(_) => {
-                    self.mailbox.settle(&uid, false);
-                    break;
-                }
+            if let Ok(ticket) = self.session.submit(now, Outbound { message, until: Until::Acked }) {
+                self.in_flight.insert(ticket, uid);
+            } else {
+                self.mailbox.settle(&uid, false);
+                break;
             }
         }
         let dropped = self.mailbox.dropped();
@@ -250,9 +253,8 @@ impl<'a> Driver<'a> {
     fn submit_once(&mut self, message: Message) -> Option<Message> {
         let now = Instant::now().into_std();
         match self.session.submit(now, Outbound { message, until: Until::Written }) {
-            Ok(_) => None,
             Err(SubmitError::Full(outbound) | SubmitError::Ended(outbound)) => Some(outbound.message),
-            Err(_) => None,
+            _ => None,
         }
     }
 
@@ -262,7 +264,7 @@ impl<'a> Driver<'a> {
             if self.frame.is_none() {
                 self.frame = self.session.poll_transmit().map(|message| json::encode(&message));
             }
-            let Some(event) = self.session.poll_event() else { return None };
+            let event = self.session.poll_event()?;
             match event {
                 SessionEvent::Deliver(message) => self.deliver(message),
                 SessionEvent::Settled(ticket, how) => {
@@ -293,30 +295,31 @@ impl<'a> Driver<'a> {
             tracing::trace!(node = %self.node, operation = %message.operation, resource = %message.resource, "nothing to do");
             return;
         }
-        if let Some((lane, message)) = self.lanes.arrive(message) {
-            self.start(lane, message);
-        }
+        let work = self.lanes.arrive(message);
+        self.start(work);
     }
 
-    fn start(&mut self, lane: Lane, message: Message) {
-        let (uplinks, node) = (self.hub.uplinks.clone(), self.node.clone());
+    fn start(&mut self, work: Option<Work>) {
+        let Some(work) = work else { return };
+        let (uplinks, node, slot) = (self.hub.uplinks.clone(), self.node.clone(), work.slot());
+        let message = work.message;
         let resource = message.resource.clone();
         let handler = async move {
-            match uplinks.oneshot(FromNode { node: node.clone(), message }).await {
-                Ok(answer) => (lane, answer),
+            let answer = match uplinks.oneshot(FromNode { node: node.clone(), message }).await {
+                Ok(answer) => answer,
                 Err(err) => {
                     tracing::warn!(%node, %resource, err, "message of a node failed");
-                    (lane, None)
+                    None
                 }
-            }
+            };
+            (slot, answer)
         };
         self.handlers.push(handler.boxed());
     }
 
-    fn done(&mut self, lane: Lane) {
-        if let Some((lane, message)) = self.lanes.done(lane) {
-            self.start(lane, message);
-        }
+    fn done(&mut self, slot: Slot) {
+        let work = self.lanes.done(slot);
+        self.start(work);
     }
 }
 

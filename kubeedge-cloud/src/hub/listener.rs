@@ -74,10 +74,11 @@ pub(super) async fn serve(
                     connections.spawn(async move {
                         abort
                             .run_until_cancelled(async move {
-                                let shaken = shake(stream, acceptor, &hub).await;
+                                // Boxed, so that a session does not keep the room of its handshake.
+                                let shaken = Box::pin(shake(stream, acceptor, &hub)).await;
                                 drop(slot);
                                 match shaken {
-                                    Ok((socket, node, admission)) => converse(socket, node, admission, peer, hub).await,
+                                    Ok((socket, node, admission)) => Box::pin(converse(socket, node, admission, peer, hub)).await,
                                     Err(err) => tracing::info!(%peer, err = &err as &dyn std::error::Error, "connection not accepted"),
                                 }
                             })

@@ -5,6 +5,7 @@ use kubeedge_core::resource::ResourceType;
 
 /// A kind of the Kubernetes API.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "these are the words of the API")]
 pub(crate) struct Kind {
     pub(crate) group: &'static str,
     pub(crate) version: &'static str,

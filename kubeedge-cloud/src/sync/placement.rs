@@ -81,7 +81,7 @@ impl Placement {
                 return effects;
             }
         }
-        let terminating = facts.terminating;
+        let (terminating, new_facts) = (facts.terminating, facts.clone());
         let known = self.objects.remove(&path);
         let (old_facts, old_object) = known.map_or_else(Default::default, |known| (known.facts, known.object));
         let (new, changed) = match &old_object {
@@ -89,17 +89,12 @@ impl Placement {
             Some(old) => (ObjectEvent::Update, old.digest != object.digest),
         };
         let object = Arc::new(object);
-        let tracked = Tracked {
-            uid: object.uid.clone(),
-            version: object.version,
-            facts: facts.clone(),
-            object: Some(object.clone()),
-        };
+        let tracked = Tracked { uid: object.uid.clone(), version: object.version, facts, object: Some(object.clone()) };
         self.objects.insert(path.clone(), tracked);
 
         let had: BTreeSet<NodeName> = self.edges_that_need(&path).collect();
         // First take, then give back, so that what stays is not touched.
-        self.count(&path, &facts, &mut effects);
+        self.count(&path, &new_facts, &mut effects);
         self.discount(&path, &old_facts, &mut effects);
         for node in had {
             if changed && self.is_needed(&node, &path) {
@@ -293,7 +288,9 @@ impl Placement {
             if needs.edge == 0 && needs.paths.is_empty() {
                 self.nodes.remove(node);
             }
-            paths.iter().for_each(|path| self.trim(path));
+            for path in &paths {
+                self.trim(path);
+            }
         }
     }
 

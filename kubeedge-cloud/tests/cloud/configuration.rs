@@ -7,7 +7,7 @@ use kubeedge_cloud::{
     config::CloudCoreConfig,
 };
 
-use crate::support::SOON;
+use crate::support::{Edge, SOON};
 
 fn yaml(folder: &std::path::Path) -> String {
     let dir = folder.display();
@@ -48,6 +48,12 @@ async fn a_cloud_with_an_api_of_its_own() {
     let secrets: Api<Secret> = Api::namespaced(client, "kubeedge");
     let token = secrets.get("tokensecret").await.unwrap().data.unwrap()["tokendata"].0.clone();
     assert_eq!(String::from_utf8(token).unwrap(), cloud.join_token().as_str());
+
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    let answer = edge.ask_as("metamanager", "meta", "query", "k8s/ca.crt", serde_json::Value::Null).await;
+    assert!(answer["content"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----\n"));
+    assert_eq!(answer["route"]["source"], "cloudhub");
+    drop(edge);
 
     let started = std::time::Instant::now();
     cloud.shutdown(SOON).await;

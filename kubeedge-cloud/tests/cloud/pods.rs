@@ -25,9 +25,7 @@ async fn a_pod_reaches_its_node_with_what_it_refers_to_and_is_recorded() {
     assert_eq!(sent["header"]["resourceversion"], json!(made.metadata.resource_version));
     assert_eq!((&sent["content"]["apiVersion"], &sent["content"]["kind"]), (&json!("v1"), &json!("Pod")));
     assert_eq!((&sent["route"]["source"], &sent["route"]["group"]), (&json!("edgecontroller"), &json!("resource")));
-    if !edge.objects().contains(&"insert default/configmap/app".into()) {
-        edge.object("insert", "default/configmap/app").await;
-    }
+    edge.object("insert", "default/configmap/app").await;
     for object in [&made, &config] {
         let version =
             eventually("a record", async || site.recorded("edge-1", &uid(object)).await.filter(|v| v != "0")).await;

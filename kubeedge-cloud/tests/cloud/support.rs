@@ -1,6 +1,6 @@
 //! A cloud to test, and an edge that speaks as the Go program does.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use kube::{
@@ -199,6 +199,8 @@ pub(crate) struct Edge {
     name: String,
     /// All that came so far.
     pub(crate) seen: Vec<Value>,
+    /// Which of it was waited for already.
+    taken: HashSet<usize>,
 }
 
 impl Edge {
@@ -237,7 +239,7 @@ impl Edge {
     pub(crate) async fn connect_as(cloud: &CloudCoreHandle, credentials: &Credentials, name: &str) -> Self {
         let headers = [("connectionuse", "msg"), ("node_id", name), ("project_id", "e632aba927ea4ac2b575ec1603d56f10")];
         let socket = Self::dial(cloud, credentials, &headers).await.unwrap();
-        let mut edge = Self { socket, name: name.to_owned(), seen: vec![] };
+        let mut edge = Self { socket, name: name.to_owned(), seen: vec![], taken: HashSet::new() };
         edge.keepalive().await;
         edge
     }
@@ -291,17 +293,19 @@ impl Edge {
         self.send(&json!({ "header": header, "route": route, "content": "OK" })).await;
     }
 
-    /// Reads on until `wanted`.
+    /// The first message that is `wanted` and was not returned before; reads on until it comes.
     pub(crate) async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
-            let message = self.next().await.unwrap_or_else(|| panic!("connection ended: {:#?}", self.seen));
-            if wanted(&message) {
-                return message;
+            let found = self.seen.iter().enumerate().find(|(at, message)| !self.taken.contains(at) && wanted(message));
+            if let Some((at, message)) = found {
+                self.taken.insert(at);
+                return message.clone();
             }
+            self.next().await.unwrap_or_else(|| panic!("connection ended: {:#?}", self.seen));
         }
     }
 
-    /// Reads on until an object comes: operation and resource.
+    /// An object: operation and resource.
     pub(crate) async fn object(&mut self, operation: &str, resource: &str) -> Value {
         self.until(|message| message["route"]["operation"] == operation && message["route"]["resource"] == resource)
             .await

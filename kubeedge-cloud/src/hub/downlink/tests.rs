@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use kubeedge_core::{
     message::Content,
+    names::ResourceVersion,
     resource::{ObjectPath, ResourceType},
 };
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ fn change(event: ObjectEvent, name: &str, uid: &str, version: u64) -> ObjectChan
     let object = NodeObject {
         path: ObjectPath::namespaced("default", ResourceType::Pod, name).unwrap(),
         uid: Uid::new(uid).unwrap(),
-        version: kubeedge_core::names::ResourceVersion::new(version),
+        version: ResourceVersion::new(version),
         api_version: "v1".into(),
         kind: "Pod".into(),
         content: Content::json(&version).unwrap(),
@@ -34,7 +35,7 @@ fn delete(name: &str, version: u64) -> ObjectChange {
 fn drain(queue: &mut DownlinkQueue) -> Vec<(ObjectEvent, String, u64)> {
     let mut sent = vec![];
     while let Some(change) = queue.next_object() {
-        let version = change.object.version.map_or(0, |version| version.number());
+        let version = change.object.version.map_or(0, ResourceVersion::number);
         sent.push((change.event, change.object.uid.to_string(), version));
         queue.settle(&change.object.uid, true);
     }

@@ -193,14 +193,14 @@ proptest! {
     #[test]
     fn changes_add_up(steps in prop::collection::vec((0..6_u8, 0..3_usize, 0..3_usize, 0..8_u8), 0..60)) {
         let mut placement = Placement::default();
-        let mut sent = BTreeMap::<(NodeName, Uid), ()>::new();
+        let mut sent = BTreeSet::<(NodeName, Uid)>::new();
         let mut version = 0;
-        let take = |effects: Effects, placement: &mut Placement, sent: &mut BTreeMap<(NodeName, Uid), ()>| {
+        let take = |effects: Effects, placement: &mut Placement, sent: &mut BTreeSet<(NodeName, Uid)>| {
             let mut pending = vec![effects];
             while let Some(effects) = pending.pop() {
                 for (node, change) in effects.changes {
                     let key = (node, change.object.uid.clone());
-                    if change.event == ObjectEvent::Delete { sent.remove(&key); } else { sent.insert(key, ()); }
+                    if change.event == ObjectEvent::Delete { sent.remove(&key); } else { sent.insert(key); }
                 }
                 for path in effects.fetch {
                     let tracked = &placement.objects[&path];
@@ -227,9 +227,9 @@ proptest! {
                 _ => Effects::default(),
             };
             take(effects, &mut placement, &mut sent);
-            let expected: BTreeMap<_, _> = placement.nodes.iter().filter(|(_, needs)| needs.edge > 0)
+            let expected: BTreeSet<_> = placement.nodes.iter().filter(|(_, needs)| needs.edge > 0)
                 .flat_map(|(node, needs)| needs.paths.iter().map(move |path| (node, path)))
-                .filter_map(|(node, path)| Some(((node.clone(), placement.objects.get(path)?.uid.clone()), ())))
+                .filter_map(|(node, path)| Some((node.clone(), placement.objects.get(path)?.uid.clone())))
                 .collect();
             prop_assert_eq!(&sent, &expected);
             for (node, needs) in placement.nodes.iter().filter(|(_, needs)| needs.edge > 0) {
