@@ -33,7 +33,7 @@ impl Driver for LoadAverage {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
     let store = MetaHandle::of(MemoryStore::new());
-    let (transport, _nobody) = MemoryTransport::new(1);
+    let (transport, _) = MemoryTransport::new(1); // nobody accepts: the cloud is away
     let node = EdgeNode::builder("gw-0042")
         .endpoint("nowhere:10000")
         .transport(TransportHandle::of(transport))

@@ -52,7 +52,7 @@ async fn main() -> Result<(), BoxError> {
     println!("the store conforms; the suite wrote {} bytes", written.swap(0, Ordering::Relaxed));
 
     let store = MetaHandle::of(Metered { inner: open("edge.db")?, written });
-    let (transport, _nobody) = MemoryTransport::new(1);
+    let (transport, _) = MemoryTransport::new(1); // nobody accepts: the cloud is away
     let node = EdgeNode::builder("gw-0042").endpoint("nowhere:10000").transport(TransportHandle::of(transport));
     let node = node.meta_store(store).spawn().await?;
     println!("node {} runs on it", node.name());

@@ -8,6 +8,11 @@ pub mod process;
 pub mod quickstart;
 pub mod site;
 
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// An error and its sources in one line.
 pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut line = error.to_string();

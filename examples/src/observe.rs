@@ -11,7 +11,7 @@ use kube::{
     api::{Api, ApiResource, DynamicObject, Patch, PatchParams},
     core::GroupVersionKind,
 };
-use kubeedge_core::device::DeviceStatusStatus;
+use kubeedge_core::{device::DeviceStatusStatus, names::UnixMillis};
 
 use crate::{one_line, site::Layout};
 
@@ -40,6 +40,13 @@ pub async fn boiler_status(client: &Client) -> DeviceStatusStatus {
 pub fn reported(status: &DeviceStatusStatus, property: &str) -> Option<f64> {
     let twin = status.twins.iter().find(|twin| twin.property_name == property)?;
     twin.reported.value.parse().ok()
+}
+
+/// The reported value of a property, if it was written at or after `since`: what is older may be of an earlier run.
+pub fn reported_since(status: &DeviceStatusStatus, property: &str, since: UnixMillis) -> Option<f64> {
+    let twin = status.twins.iter().find(|twin| twin.property_name == property)?;
+    let at: i64 = twin.reported.metadata.get("timestamp")?.parse().ok()?;
+    (at >= since.0).then(|| twin.reported.value.parse().ok())?
 }
 
 /// Whether a node is Ready.

@@ -112,8 +112,9 @@ impl EmbeddedApi {
 
     /// Serves HTTPS (HTTP/1.1 and HTTP/2) on `listener` until `shutdown` is cancelled.
     ///
-    /// Requests need the administrator's token as bearer token; `/healthz`, `/livez` and `/readyz` do not. After
-    /// `shutdown`, watches end and open requests have 0.8 s to do so.
+    /// Requests need the administrator's token as bearer token; `/healthz`, `/livez` and `/readyz` do not. A connection
+    /// that does not bring the token within 30 s is closed. After `shutdown`, watches end and open requests have 0.8 s
+    /// to do so.
     ///
     /// # Cancel safety
     ///
@@ -126,7 +127,7 @@ impl EmbeddedApi {
 impl EmbeddedApiBuilder {
     /// Keeps everything in the SQLite database at `path`, which is made if it is not there; its folder must exist.
     ///
-    /// One process at a time can use it; a second one waits 5 s and then fails.
+    /// One process at a time can use it; a second one waits 5 s and then fails with [`StoreError::InUse`].
     pub fn data_source(mut self, path: impl Into<PathBuf>) -> Self {
         self.path = Some(path.into());
         self

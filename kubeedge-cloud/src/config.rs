@@ -6,11 +6,15 @@
 //! Upstream: `api/apis/componentconfig/cloudcore/v1alpha1` (v1.21 to v1.23).
 
 mod error;
-mod fold;
 mod keys;
+mod unused;
 mod validate;
 
 use std::path::Path;
+
+pub use kubeedge_core::config::{BadValue, ConfigWarning};
+
+use kubeedge_core::config::overlay;
 
 pub use self::{
     error::ConfigError,
@@ -21,13 +25,13 @@ pub use self::{
 };
 
 impl CloudCoreConfig {
-    /// Reads the file; also gives the keys that are not used, as paths such as `modules.router`.
+    /// Reads the file, and tells which of its keys have no effect.
     ///
     /// Blocks on the file system.
     ///
     /// # Errors
-    /// [`ConfigError`] tells the place in the file, or the key and its value.
-    pub fn load(path: impl AsRef<Path>) -> Result<(Self, Vec<String>), ConfigError> {
+    /// [`ConfigError`] names the key and its value, or the place of a syntax error.
+    pub fn load(path: impl AsRef<Path>) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
         let path = path.as_ref();
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
@@ -38,18 +42,14 @@ impl CloudCoreConfig {
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn parse(text: &str, origin: &str) -> Result<(Self, Vec<String>), ConfigError> {
-        let mut unused = Vec::new();
-        let config = if text.trim().is_empty() {
-            Self::default()
-        } else {
-            serde_saphyr::with_deserializer_from_str(text, |deserializer| {
-                serde_ignored::deserialize(fold::AnyCase(deserializer), |path| unused.push(path.to_string()))
-            })
-            .map_err(|err| ConfigError::yaml(origin, &err))?
+    pub fn parse(text: &str, origin: &str) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
+        let given: serde_json::Value = match text.trim() {
+            "" => serde_json::Value::Null,
+            _ => serde_saphyr::from_str(text).map_err(|err| ConfigError::syntax(origin, &err))?,
         };
+        let (config, warnings) = overlay(&Self::default(), given, &unused::RULES)?;
         config.validate()?;
-        Ok((config, unused))
+        Ok((config, warnings))
     }
 }
 

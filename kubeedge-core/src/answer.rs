@@ -80,7 +80,17 @@ pub enum Answer {
 impl Answer {
     /// Reads any of the forms: `"OK"`, `{"Object":..,"Err":..}`, a bare `{"ErrStatus":..}`, `{}` (an error whose text
     /// Go lost), or the object itself.
+    ///
+    /// The text of a refusal is cut to 1 KiB: it goes into logs.
     pub fn read(content: &Content) -> Self {
+        let mut answer = Self::read_form(content);
+        if let Self::Refused(status) = &mut answer {
+            status.message.truncate(status.message.floor_char_boundary(1024));
+        }
+        answer
+    }
+
+    fn read_form(content: &Content) -> Self {
         if content.is_ok() || content.is_null() {
             return Self::Done;
         }
@@ -105,7 +115,7 @@ impl Answer {
     pub fn to_object_resp(&self) -> Result<Content, ContentError> {
         let (object, err) = match self {
             Self::Done => (None, None),
-            Self::Object(object) => (serde_json::from_str(object.as_json()).ok(), None),
+            Self::Object(object) => (Some(object.as_raw()), None),
             Self::Refused(status) => (None, Some(ErrorBody { status: Some(status.clone()) })),
         };
         Content::json(&ObjectRespOut { object, err })
@@ -168,6 +178,13 @@ mod tests {
         ));
         assert!(matches!(read(r#"{"Object":null,"Err":{}}"#), Answer::Refused(_)));
         assert!(matches!(read("{}"), Answer::Refused(_)));
+    }
+
+    #[test]
+    fn the_text_of_a_refusal_has_an_end() {
+        let endless = Answer::Refused(ApiStatus::failure(500, "InternalError", "\u{e9}".repeat(1 << 20)));
+        let Answer::Refused(status) = Answer::read(&endless.to_bare().unwrap()) else { panic!("taken for success") };
+        assert_eq!(status.message.len(), 1024);
     }
 
     #[test]

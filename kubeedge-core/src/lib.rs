@@ -11,6 +11,7 @@
 //!   and a typed handle.
 //! * [`uplink`], [`outbox`]: calls to the cloud now, and messages for it that survive a power cut.
 //! * [`layer`]: what is put around a seam.
+//! * [`config`]: a file of settings, laid over the defaults.
 //! * `testing` (a feature): the seams in memory, and the conformance suites that every implementation has to pass.
 //!
 //! ```
@@ -26,6 +27,7 @@
 
 pub mod answer;
 pub mod bus;
+pub mod config;
 pub mod device;
 pub mod layer;
 pub mod mapper;

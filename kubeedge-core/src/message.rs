@@ -143,6 +143,10 @@ impl Content {
         self.0.get()
     }
 
+    pub(crate) fn as_raw(&self) -> &RawValue {
+        &self.0
+    }
+
     /// Whether it is `null`.
     pub fn is_null(&self) -> bool {
         self.as_json() == "null"

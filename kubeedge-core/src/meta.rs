@@ -213,7 +213,8 @@ pub trait MetaStore: Send + Sync + 'static {
     /// All selected records, ordered by key.
     async fn list(&self, select: Selector) -> Result<Vec<Record>, MetaError>;
 
-    /// Does all `writes` or none; resolves when they are durable.
+    /// Does all `writes` or none; resolves when they are durable. No writes at all need no room on the disk, change
+    /// nothing, and tell the present revision.
     ///
     /// # Cancel safety
     /// A dropped future may or may not have committed, but never in part.

@@ -30,6 +30,31 @@ pub fn find_source<'a, T: std::error::Error + 'static>(error: &'a (dyn std::erro
     None
 }
 
+/// Shows an error with all of its sources on one line, for logs and for people.
+///
+/// ```
+/// use std::io;
+///
+/// use kubeedge_core::{bus::BusError, service::Causes};
+///
+/// let error = BusError::Failed(io::Error::other("cable is cut").into());
+/// assert_eq!(Causes(&error).to_string(), "event bus failed: cable is cut");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Causes<'a>(pub &'a dyn std::error::Error);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}
+
 /// Items of an open watch or subscription. Dropping it closes it at its source.
 ///
 /// The call that opened it resolves once it stands; from then on items flow here, outside of every layer. Gaps are

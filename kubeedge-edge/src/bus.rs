@@ -41,18 +41,3 @@ impl std::fmt::Debug for Credentials {
         f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
     }
 }
-
-/// An error with its sources, on one line.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}

@@ -9,12 +9,15 @@
 mod assembly;
 mod certificates;
 mod keys;
-mod overlay;
 mod pair;
+mod rules;
 mod units;
 mod validate;
 
 use std::path::{Path, PathBuf};
+
+use kubeedge_core::config::overlay;
+pub use kubeedge_core::config::{BadValue, ConfigWarning};
 
 pub use self::{
     assembly::{EdgeCore, EdgeCoreHandle, StartError},
@@ -22,7 +25,6 @@ pub use self::{
         BrokerTls, DatabaseConfig, DeviceTwinConfig, EdgeCoreConfig, EdgeHubConfig, EdgedModuleConfig, EventBusConfig,
         KubeletConfig, MapperModuleConfig, MetaManagerConfig, Modules, QuicConfig, WebSocketConfig,
     },
-    overlay::ConfigWarning,
 };
 
 /// A configuration that cannot be used.
@@ -42,22 +44,13 @@ pub enum ConfigError {
     #[error("not YAML: {0}")]
     Syntax(String),
     /// A key has a value that it cannot have.
-    #[error("{key} is {value}: {why}")]
-    Value {
-        /// Path of the key, such as `modules.edgeHub.heartbeat`.
-        key: String,
-        /// Its value, as JSON.
-        value: String,
-        /// What it has to be.
-        why: String,
-    },
+    #[error(transparent)]
+    Value(#[from] BadValue),
 }
 
 impl ConfigError {
     pub(crate) fn value(key: &str, value: impl std::fmt::Display, why: impl Into<String>) -> Self {
-        // Enough of it to be found.
-        let value = value.to_string().chars().take(256).collect();
-        Self::Value { key: key.to_owned(), value, why: why.into() }
+        BadValue::new(key, value, why).into()
     }
 }
 
@@ -72,7 +65,7 @@ impl EdgeCoreConfig {
             text => serde_saphyr::from_str(text)
                 .map_err(|error| ConfigError::Syntax(error.to_string().replace('\n', " ")))?,
         };
-        let (config, warnings) = overlay::read(given)?;
+        let (config, warnings) = overlay(&Self::default(), given, &rules::RULES)?;
         validate::check(&config)?;
         Ok((config, warnings))
     }

@@ -14,7 +14,7 @@ use std::{
 
 use kubeedge_core::{
     device::{DeviceInstance, DeviceModelSpec, DeviceSpec, InvalidDevice},
-    meta::{Collection, MetaError, MetaHandle, MetaKey, Record, Selector},
+    meta::{Collection, MetaHandle, MetaKey, Record, Selector},
     names::{DeviceId, NodeName},
     resource::ResourceType,
     twin::TwinError,
@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::meta::{Change, Follower};
 
-/// Pause before devices that could not be applied, or a store that could not be read, are tried again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// First pause before devices that could not be applied are tried again; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Keeps twins and drivers in step with the Devices and DeviceModels of the store.
 #[must_use = "devices are not followed unless it runs"]
@@ -100,40 +101,29 @@ impl DeviceBinder {
         let (mut models, mut devices) = (follow(ResourceType::DeviceModel), follow(ResourceType::Device));
         // Both lists first: a device is not wrong because its model was not looked at yet.
         let (mut models_listed, mut devices_listed) = (false, false);
+        let mut pause = FIRST_PAUSE;
         loop {
-            let failed = tokio::select! {
-                change = models.next() => match change {
-                    Ok(change) => {
-                        models_listed |= matches!(change, Change::Listed(_));
-                        self.model_changed(change);
-                        None
-                    }
-                    Err(error) => Some(error),
-                },
-                change = devices.next() => match change {
-                    Ok(change) => {
-                        let listed = matches!(change, Change::Listed(_));
-                        self.device_changed(change);
-                        if listed {
-                            if !devices_listed && let Err(error) = self.forget_others().await {
-                                tracing::warn!(%error, "devices that are gone could not be forgotten");
-                            }
-                            devices_listed = true;
-                        }
-                        None
-                    }
-                    Err(error) => Some(error),
-                },
-                () = sleep(PAUSE), if !self.dirty.is_empty() && models_listed && devices_listed => None,
-            };
-            match failed {
-                Some(MetaError::Closed) => return,
-                Some(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "devices cannot be read");
-                    sleep(PAUSE).await;
+            tokio::select! {
+                change = models.next_patiently() => {
+                    let Some(change) = change else { return };
+                    models_listed |= matches!(change, Change::Listed(_));
+                    self.model_changed(change);
                 }
-                None if models_listed && devices_listed => self.apply().await,
-                None => {}
+                change = devices.next_patiently() => {
+                    let Some(change) = change else { return };
+                    let first = matches!(change, Change::Listed(_)) && !devices_listed;
+                    devices_listed |= first;
+                    self.device_changed(change);
+                    if first && let Err(error) = self.forget_others().await {
+                        tracing::warn!(%error, "devices that are gone could not be forgotten");
+                    }
+                }
+                () = sleep(pause), if !self.dirty.is_empty() && models_listed && devices_listed => {}
+            }
+            if models_listed && devices_listed {
+                self.apply().await;
+                // A full disk stays full for long, and each attempt is told.
+                pause = if self.dirty.is_empty() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             }
         }
     }

@@ -13,7 +13,7 @@ use kubeedge_core::{
     message::Message,
     meta::{Collection, MetaError, MetaHandle, MetaKey, MetaWrite, Precondition, Record},
     names::{Namespace, SharedClock},
-    resource::ObjectPath,
+    resource::{ObjectPath, ResourceType},
     service::BoxError,
     uplink::Inbound,
     words::{Group, Operation, Source},
@@ -164,8 +164,13 @@ impl fmt::Debug for Dispatcher {
     }
 }
 
-/// Key of the record of an object.
+/// Key of the record of an object; none for records of the node's own, which are not the cloud's to write.
 fn key(path: &ObjectPath) -> Option<MetaKey> {
+    let collection = Collection::from(&path.kind);
+    let own = [Collection::twins(), Collection::outbox(), Collection::from(&ResourceType::PodStatus)];
+    if own.contains(&collection) {
+        return None;
+    }
     let namespace = path.namespace.as_ref().map_or("", Namespace::as_str);
-    Some(MetaKey::new(Collection::from(&path.kind), namespace, path.name.as_ref()?.as_str()))
+    Some(MetaKey::new(collection, namespace, path.name.as_ref()?.as_str()))
 }

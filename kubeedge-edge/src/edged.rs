@@ -8,12 +8,11 @@
 //!
 //! Upstream: `edge/pkg/edged`, and the kubelet that it embeds.
 
-mod causes;
 mod config;
 mod decide;
 mod driver;
 mod env;
-mod follow;
+mod inside;
 mod node;
 mod pod;
 mod process;

@@ -10,7 +10,6 @@
 //!
 //! [`UplinkHandle`]: kubeedge_core::uplink::UplinkHandle
 
-mod backoff;
 mod calls;
 mod config;
 mod connection;

@@ -18,6 +18,7 @@
 //! * The caller owns the runtime, the clock and the shutdown. Libraries here read no environment, install no signal
 //!   handler, and start no task that a handle does not stop. (The SQLite store has a thread, which its handle ends.)
 
+mod backoff;
 pub mod bus;
 pub mod config;
 pub mod devices;

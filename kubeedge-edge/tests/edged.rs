@@ -5,10 +5,14 @@
 mod crash;
 #[path = "edged/fake.rs"]
 mod fake;
+#[path = "edged/hostile.rs"]
+mod hostile;
 #[path = "edged/node.rs"]
 mod node;
 #[path = "edged/pods.rs"]
 mod pods;
+#[path = "edged/process.rs"]
+mod process;
 #[path = "edged/restart.rs"]
 mod restart;
 #[path = "edged/stage.rs"]

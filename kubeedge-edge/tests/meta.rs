@@ -363,3 +363,23 @@ async fn a_killed_process_loses_nothing_that_was_acknowledged() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_slow_watcher_of_large_records_costs_no_memory() {
+    let folder = TempDir::new().unwrap();
+    let (_store, handle) = open(&folder);
+    let mut watch = handle.watch(Selector::all(Collection::twins()), Revision(0)).await.unwrap();
+    for _ in 0..20 {
+        handle.put(record("large", "x".repeat(1024 * 1024))).await.unwrap();
+    }
+    handle.put(record("huge", "x".repeat(8 * 1024 * 1024))).await.unwrap();
+    assert_eq!(watch.next().await, Some(MetaEvent::Lagged(20)), "what waits for it is limited in bytes, too");
+    let Some(MetaEvent::Put(newest)) = watch.next().await else { panic!("the newest stays, whatever its length") };
+    assert_eq!(newest.value.len(), 8 * 1024 * 1024);
+    for _ in 0..3 {
+        handle.put(record("large", "x".repeat(1024 * 1024))).await.unwrap();
+    }
+    for _ in 0..3 {
+        assert!(matches!(watch.next().await, Some(MetaEvent::Put(_))), "there is room again");
+    }
+}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::large_futures, reason = "TLS streams on the stack of a test")]
 
+#[cfg(feature = "broker")]
 #[path = "node/agent.rs"]
 mod agent;
 #[path = "node/cloud.rs"]
@@ -10,5 +11,6 @@ mod cloud;
 mod devices;
 #[path = "node/minimal.rs"]
 mod minimal;
+#[cfg(feature = "broker")]
 #[path = "hub/server.rs"]
 mod server;

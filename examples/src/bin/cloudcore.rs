@@ -31,9 +31,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    let (config, unknown) = CloudCoreConfig::load(&args.config)?;
-    for key in unknown {
-        tracing::warn!(file = %args.config.display(), "key {key} is not used");
+    let (config, warnings) = CloudCoreConfig::load(&args.config)?;
+    for warning in warnings {
+        tracing::warn!(file = %args.config.display(), "{warning}");
     }
     let cloud = CloudCore::from_config(&config).spawn().await?;
     tracing::info!(websocket = %cloud.websocket_addr(), https = %cloud.https_addr(), "cloudcore is up");

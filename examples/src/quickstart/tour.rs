@@ -15,6 +15,7 @@ use kube::{
 use kubeedge_cloud::{cloud::CloudCoreHandle, config::CloudCoreConfig};
 use kubeedge_core::{
     bus::{BusEvent, Overflow},
+    names::{SystemClock, UnixMillis, WallClock as _},
     service::Subscription,
     topic::TopicFilter,
 };
@@ -54,6 +55,8 @@ pub struct Tour {
     temperatures: VecDeque<f64>,
     log: PathBuf,
     boiler: Option<Boiler>,
+    /// What was reported before is of an earlier run in the same folder.
+    since: UnixMillis,
 }
 
 /// How the tour ended.
@@ -83,7 +86,7 @@ impl Tour {
     /// # Errors
     /// [`StepFailed`]; what was started is stopped.
     pub async fn start(options: &Options) -> Result<Self, StepFailed> {
-        let started = Instant::now();
+        let (started, since) = (Instant::now(), SystemClock.now());
         let screen = Screen::new();
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         let guard = shutdown.clone().drop_guard();
@@ -106,7 +109,7 @@ impl Tour {
         let relay = Relay::start(addresses.0, &tasks, shutdown.clone()).await;
         let relay = relay.map_err(|error| StepFailed { step: "relay", cause: because(error) })?;
         let edge = within("edgecore", start_edge(&layout, &client, relay.addr(), addresses.1)).await?;
-        within("node", ready(&client)).await?;
+        within("node", ready(&client, &edge)).await?;
         screen.step(3, &format!("edgecore: node {NODE} joined with a token and is Ready"), step.elapsed());
 
         let everything = TopicFilter::new("$hw/events/device/#").map_err(because);
@@ -134,6 +137,7 @@ impl Tour {
             temperatures,
             log,
             boiler: None,
+            since,
         })
     }
 
@@ -310,7 +314,7 @@ impl Tour {
     async fn reported(&mut self, property: &str, wanted: impl Fn(f64) -> bool) -> Result<f64, String> {
         loop {
             let status = observe::boiler_status(&self.client).await;
-            if let Some(temperature) = observe::reported(&status, "temperature") {
+            if let Some(temperature) = observe::reported_since(&status, "temperature", self.since) {
                 if self.temperatures.len() == WIDTH {
                     self.temperatures.pop_front();
                 }
@@ -318,7 +322,8 @@ impl Tour {
                 let line = screen::sparkline(self.temperatures.make_contiguous());
                 self.screen.live(&format!("{line} {temperature:.1} °C"));
             }
-            if let Some(value) = observe::reported(&status, property).filter(|value| wanted(*value)) {
+            let value = observe::reported_since(&status, property, self.since);
+            if let Some(value) = value.filter(|value| wanted(*value)) {
                 return Ok(value);
             }
             tokio::time::sleep(LOOK).await;
@@ -413,7 +418,9 @@ async fn start_edge(
     core.stop_pods_on_shutdown(Some(Duration::from_secs(1))).start().await.map_err(because)
 }
 
-async fn ready(client: &Client) -> Result<(), String> {
+async fn ready(client: &Client, edge: &EdgeCoreHandle) -> Result<(), String> {
+    // A node of an earlier run may still count as Ready.
+    edge.node().link_state().wait_for(|state| state.is_connected()).await.map_err(because)?;
     let nodes: Api<Node> = Api::all(client.clone());
     loop {
         if let Some(node) = nodes.get_opt(NODE).await.map_err(because)?

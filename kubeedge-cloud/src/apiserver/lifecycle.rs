@@ -148,9 +148,37 @@ fn control(resource: &Resource, object: &mut Value, now: jiff::Timestamp) {
     }
 }
 
-/// Refuses an object that many small patches have made too large. An error drops the whole change.
+/// Objects that are nested deeper are refused: readers of JSON, ours included, give up at 128.
+const DEPTH_LIMIT: usize = 100;
+
+/// Refuses an object that many small patches have made too large or too deep. An error drops the whole change.
 fn limit(object: &super::store::Object) -> Result<(), ApiError> {
-    if object.json.len() > BODY_LIMIT { Err(ApiError::too_large(BODY_LIMIT)) } else { Ok(()) }
+    if object.json.len() > BODY_LIMIT {
+        return Err(ApiError::too_large(BODY_LIMIT));
+    }
+    if depth(&object.json) > DEPTH_LIMIT {
+        return Err(ApiError::bad_request(format!("the object is nested deeper than {DEPTH_LIMIT} levels")));
+    }
+    Ok(())
+}
+
+/// How deep a JSON text is nested.
+fn depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// An instant as Kubernetes writes it: to the second.

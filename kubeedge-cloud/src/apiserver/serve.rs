@@ -39,6 +39,8 @@ const CONNECTIONS: usize = 1024;
 const STREAMS: u32 = 250;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HEADERS: Duration = Duration::from_secs(30);
+/// How long a connection may last without a request of somebody who is let in: strangers must not take all places.
+const STRANGER: Duration = Duration::from_secs(30);
 /// How long open requests may take to end.
 const GRACE: Duration = Duration::from_millis(800);
 /// A pause after the listener failed, as it does when there are no file descriptors left.
@@ -57,7 +59,8 @@ pub(super) async fn serve(
     let graceful = GracefulShutdown::new();
     // Dropped with this future, which ends every connection.
     let mut connections = JoinSet::new();
-    let guarded = Guarded { service, token, stopping: Stopping(shutdown.child_token()) };
+    let stopping = Stopping(shutdown.child_token());
+    let guarded = Guarded { service, token, stopping, known: CancellationToken::new() };
     loop {
         let place = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -76,7 +79,9 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let (acceptor, service, watcher) = (acceptor.clone(), guarded.clone(), graceful.watcher());
+        // Each connection has to become known by itself.
+        let service = Guarded { known: CancellationToken::new(), ..guarded.clone() };
+        let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
         connections.spawn(async move {
             connection(stream, &acceptor, service, watcher).await;
             drop(place);
@@ -109,9 +114,20 @@ async fn connection(
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(HEADERS)
         .keep_alive_timeout(HANDSHAKE);
+    let known = service.known.clone();
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
-        tracing::debug!(%error, "connection ended");
+    let stranger = async {
+        if timeout(STRANGER, known.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        served = watcher.watch(connection.into_owned()) => {
+            if let Err(error) = served {
+                tracing::debug!(%error, "connection ended");
+            }
+        }
+        () = stranger => tracing::debug!("connection without an authorized request closed"),
     }
 }
 
@@ -121,6 +137,8 @@ struct Guarded {
     service: ApiService,
     token: Arc<str>,
     stopping: Stopping,
+    /// Cancelled when the connection has brought the token.
+    known: CancellationToken,
 }
 
 impl Service<Request<Incoming>> for Guarded {
@@ -138,6 +156,9 @@ impl Service<Request<Incoming>> for Guarded {
         if !public && !self.knows(&request) {
             let reply = Reply::from(ApiError::unauthorized()).into_response();
             return Box::pin(std::future::ready(Ok(reply)));
+        }
+        if !public {
+            self.known.cancel();
         }
         request.extensions_mut().insert(self.stopping.clone());
         Box::pin(self.service.call(request))

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use kubeedge_core::config::BadValue;
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -12,37 +14,34 @@ pub enum ConfigError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The file is not YAML, or a key has a value of the wrong type.
-    #[error("{origin}:{line}: {message}")]
-    Yaml {
+    /// The file is not YAML.
+    #[error("{origin}:{line}:{column}: {reason}")]
+    Syntax {
         /// The file.
         origin: String,
         /// Line in it, from 1.
         line: u64,
+        /// Column in it, from 1.
+        column: u64,
         /// What is wrong there.
-        message: String,
+        reason: String,
     },
     /// A key has a value that it cannot have.
-    #[error("{key}: {value:?} {why}")]
-    Value {
-        /// Path of the key, `modules.cloudHub.nodeLimit` for instance.
-        key: String,
-        /// The value.
-        value: String,
-        /// The rule that it breaks.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    Value(#[from] BadValue),
 }
 
 impl ConfigError {
-    pub(super) fn yaml(origin: &str, err: &serde_saphyr::Error) -> Self {
-        let line = err.location().map_or(1, |location| location.line());
+    pub(super) fn syntax(origin: &str, err: &serde_saphyr::Error) -> Self {
+        let (line, column) = err.location().map_or((1, 1), |location| (location.line(), location.column()));
         let text = err.without_snippet().to_string();
-        let message = text.lines().next().unwrap_or_default().to_owned();
-        Self::Yaml { origin: origin.to_owned(), line, message }
+        let place = format!(" at line {line}, column {column}");
+        let reason = text.lines().next().unwrap_or_default();
+        let reason = reason.strip_suffix(&*place).unwrap_or(reason).to_owned();
+        Self::Syntax { origin: origin.to_owned(), line, column, reason }
     }
 
-    pub(super) fn value(key: &str, value: &dyn std::fmt::Display, why: &'static str) -> Self {
-        Self::Value { key: key.to_owned(), value: value.to_string(), why }
+    pub(super) fn value(key: &str, value: &serde_json::Value, why: &str) -> Self {
+        Self::Value(BadValue::new(key, value, why))
     }
 }

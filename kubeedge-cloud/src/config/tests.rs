@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 
-fn parse(text: &str) -> Result<(CloudCoreConfig, Vec<String>), ConfigError> {
+fn parse(text: &str) -> Result<(CloudCoreConfig, Vec<ConfigWarning>), ConfigError> {
     CloudCoreConfig::parse(text, "cloudcore.yaml")
 }
 
@@ -15,7 +15,7 @@ fn what_is_missing_has_the_defaults_of_upstream() {
     let hub = &config.modules.cloud_hub;
     assert_eq!((hub.websocket.port, hub.https.port, hub.node_limit, hub.keepalive_interval), (10000, 10002, 500, 30));
     assert!(config.modules.sync_controller.enable && !config.embedded_api.enable);
-    assert_eq!(unused, Vec::<String>::new());
+    assert_eq!(unused, []);
     let (other, _) = parse("modules:\n  cloudHub:\n    https: {port: 0}\n").unwrap();
     assert_eq!((other.modules.cloud_hub.https.port, other.modules.cloud_hub.https.address.as_str()), (0, "0.0.0.0"));
 }
@@ -33,20 +33,30 @@ modules:
     tlscafile: /a
     quic: {enable: false}
   router: {enable: false}
+  cloudhubb: {enable: true}
 ";
-    let (config, mut unused) = parse(text).unwrap();
+    let (config, warnings) = parse(text).unwrap();
     assert_eq!(config.modules.cloud_hub.node_limit, 7);
     assert_eq!(config.modules.cloud_hub.tls_ca_file, Path::new("/a"));
     assert!(config.embedded_api.enable);
-    unused.sort();
-    assert_eq!(unused, ["kubeAPIConfig.qps", "modules.cloudHub.quic", "modules.router"]);
+    let mut told: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "kubeAPIConfig.qps has no effect here",
+            "modules.cloudHub.quic has no effect here",
+            "modules.cloudhubb is not a known key",
+            "modules.router has no effect here",
+        ]
+    );
 }
 
 #[test]
 fn errors_tell_the_place() {
-    let text = "modules:\n  cloudHub:\n    nodeLimit: many\n";
-    assert!(error(text).starts_with("cloudcore.yaml:3: "), "{}", error(text));
-    assert!(error("modules:\n  cloudHub: [\n").starts_with("cloudcore.yaml:"), "{}", error("modules: [\n"));
+    assert_eq!(error("modules:\n  cloudHub: [\n"), "cloudcore.yaml:2:13: unclosed bracket '['");
+    let text = error("modules:\n  cloudHub: {}\n  cloudHub: {}\n");
+    assert!(text.starts_with("cloudcore.yaml:3:3: duplicate mapping key"), "{text}");
     let err = CloudCoreConfig::load("/nonexistent/cloudcore.yaml").unwrap_err();
     assert_eq!(err.to_string(), "cannot read /nonexistent/cloudcore.yaml");
 }
@@ -54,17 +64,41 @@ fn errors_tell_the_place() {
 #[test]
 fn errors_tell_the_key_and_the_value() {
     let hub = |text: &str| error(&format!("modules:\n  cloudHub:\n    {text}\n"));
-    assert_eq!(hub("nodeLimit: 0"), r#"modules.cloudHub.nodeLimit: "0" must be greater than 0"#);
-    assert_eq!(
-        hub("websocket: {address: localhost}"),
-        r#"modules.cloudHub.websocket.address: "localhost" must be an IP address"#
-    );
-    assert_eq!(
-        hub("advertiseAddress: [10.0.0.1, x]"),
-        r#"modules.cloudHub.advertiseAddress: "x" must be an IP address"#
-    );
+    for (text, expected) in [
+        ("nodeLimit: many", r#"modules.cloudHub.nodeLimit is "many": it must be a whole number of 0 or more"#),
+        ("nodeLimit: 0", "modules.cloudHub.nodeLimit is 0: it must be greater than 0"),
+        (
+            "websocket: {port: abc}",
+            r#"modules.cloudHub.websocket.port is "abc": it must be a whole number of 0 or more"#,
+        ),
+        ("https: {port: 70000}", "modules.cloudHub.https.port is 70000: it must be at most 65535"),
+        ("enable: false", "modules.cloudHub.enable is false: it must be true: nodes have nowhere to connect"),
+        (
+            "websocket: {address: localhost}",
+            r#"modules.cloudHub.websocket.address is "localhost": it must be an IP address"#,
+        ),
+        ("advertiseAddress: 10.0.0.1", r#"modules.cloudHub.advertiseAddress is "10.0.0.1": it must be a list of text"#),
+        ("advertiseAddress: [10.0.0.1, 7]", "modules.cloudHub.advertiseAddress[1] is 7: it must be text"),
+        ("advertiseAddress: [10.0.0.1, x]", r#"modules.cloudHub.advertiseAddress is "x": it must be an IP address"#),
+    ] {
+        assert_eq!(hub(text), expected);
+    }
+    assert_eq!(error("embeddedAPI: {port: 65536}"), "embeddedAPI.port is 65536: it must be at most 65535");
     assert_eq!(
         error("kubeAPIConfig: {kubeConfig: config}"),
-        r#"kubeAPIConfig.kubeConfig: "config" must be an absolute path"#
+        r#"kubeAPIConfig.kubeConfig is "config": it must be an absolute path"#
     );
+    assert_eq!(
+        error("kubeAPIConfig: {kubeConfig: /nonexistent/config}"),
+        r#"kubeAPIConfig.kubeConfig is "/nonexistent/config": there is no such file"#
+    );
+}
+
+#[test]
+fn sections_left_empty_and_lists_are_as_upstream_has_them() {
+    let (config, warnings) = parse("# nothing\nmodules:\n  cloudHub:\n  edgeController: {enable: }\n").unwrap();
+    assert_eq!((config, warnings), (CloudCoreConfig::default(), Vec::new()));
+    let (config, _) = parse("modules: {cloudHub: {advertiseAddress: [10.0.0.1, '::1'], dnsNames: []}}").unwrap();
+    assert_eq!(config.modules.cloud_hub.advertise_address, ["10.0.0.1", "::1"]);
+    assert_eq!(parse("# only a comment\n").unwrap().0, CloudCoreConfig::default());
 }

@@ -9,13 +9,13 @@ impl CloudCoreConfig {
         if !hub.enable {
             return Err(ConfigError::value(
                 "modules.cloudHub.enable",
-                &false,
-                "must be true: nodes have nowhere to connect",
+                &false.into(),
+                "it must be true: nodes have nowhere to connect",
             ));
         }
         if !hub.websocket.enable {
             let key = "modules.cloudHub.websocket.enable";
-            return Err(ConfigError::value(key, &false, "must be true: there is no other transport"));
+            return Err(ConfigError::value(key, &false.into(), "it must be true: there is no other transport"));
         }
         for (key, address) in [
             ("modules.cloudHub.websocket.address", &hub.websocket.address),
@@ -35,7 +35,7 @@ impl CloudCoreConfig {
             ("modules.cloudHub.tokenRefreshDuration", hub.token_refresh_duration),
         ] {
             if number == 0 {
-                return Err(ConfigError::value(key, &number, "must be greater than 0"));
+                return Err(ConfigError::value(key, &number.into(), "it must be greater than 0"));
             }
         }
         let kube_config = &self.kube_api_config.kube_config;
@@ -44,17 +44,25 @@ impl CloudCoreConfig {
             if path.file_name().is_none() {
                 return Err(ConfigError::value(
                     "embeddedAPI.dataSource",
-                    &path.display(),
-                    "must be the path of a file",
+                    &path.display().to_string().into(),
+                    "it must be the path of a file",
                 ));
             }
         } else if !kube_config.is_empty() {
             let path = Path::new(kube_config);
             if !path.is_absolute() {
-                return Err(ConfigError::value("kubeAPIConfig.kubeConfig", kube_config, "must be an absolute path"));
+                return Err(ConfigError::value(
+                    "kubeAPIConfig.kubeConfig",
+                    &kube_config.as_str().into(),
+                    "it must be an absolute path",
+                ));
             }
             if !path.exists() {
-                return Err(ConfigError::value("kubeAPIConfig.kubeConfig", kube_config, "does not exist"));
+                return Err(ConfigError::value(
+                    "kubeAPIConfig.kubeConfig",
+                    &kube_config.as_str().into(),
+                    "there is no such file",
+                ));
             }
         }
         Ok(())
@@ -64,6 +72,6 @@ impl CloudCoreConfig {
 fn ip(key: &str, address: &str) -> Result<(), ConfigError> {
     match address.parse::<IpAddr>() {
         Ok(_) => Ok(()),
-        Err(_) => Err(ConfigError::value(key, &address, "must be an IP address")),
+        Err(_) => Err(ConfigError::value(key, &address.into(), "it must be an IP address")),
     }
 }

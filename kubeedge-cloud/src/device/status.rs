@@ -22,7 +22,7 @@ use tokio::{sync::Notify, task::JoinSet, time::timeout};
 
 use crate::{
     crds::DeviceStatus,
-    object::{NodeObject, Pause, unavailable},
+    object::{NodeObject, unavailable},
     sync::{Followed, Truth},
 };
 
@@ -31,6 +31,8 @@ const AT_A_TIME: usize = 8;
 /// Writes of a status that others change at the same time.
 const ATTEMPTS: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Until an object that could not be made is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Makes DeviceStatus objects, and writes them.
 pub(super) struct Statuses {
@@ -77,6 +79,8 @@ impl Statuses {
     /// Makes what is missing, for ever. Failures are tried again.
     pub(super) async fn run(&self) {
         let mut jobs = JoinSet::new();
+        // One for each device at most.
+        let mut later = JoinSet::new();
         loop {
             while jobs.len() < AT_A_TIME {
                 let Some((device, uid)) = lock(&self.wanted).pop_first() else { break };
@@ -88,9 +92,6 @@ impl Statuses {
                         Ok(Err(err)) => Some(err.to_string()),
                         Err(_) => Some("no answer in time".to_owned()),
                     };
-                    if failed.is_some() {
-                        tokio::time::sleep(Pause::default().next().unwrap_or_default()).await;
-                    }
                     (device, uid, failed)
                 });
             }
@@ -99,9 +100,15 @@ impl Statuses {
                     None => { lock(&self.made).insert(device, uid); }
                     Some(err) => {
                         tracing::warn!(%device, err, "DeviceStatus not made, it will be tried again");
-                        lock(&self.wanted).entry(device).or_insert(uid);
+                        later.spawn(async move {
+                            tokio::time::sleep(RETRY.mul_f64(0.8 + 0.4 * fastrand::f64())).await;
+                            (device, uid)
+                        });
                     }
                 },
+                Some(Ok((device, uid))) = later.join_next() => {
+                    lock(&self.wanted).entry(device).or_insert(uid);
+                }
                 () = self.wake.notified() => {}
             }
         }

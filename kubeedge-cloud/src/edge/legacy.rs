@@ -54,6 +54,10 @@ impl Parts {
     /// `{"UID", "Name", "Status"}`. Of a pod that is gone, or another one by now, the edge is told so.
     pub(super) async fn update_pod_status(&self, request: &Request<'_>) -> Outcome {
         let body = request.body()?;
+        let status = &body["Status"];
+        if !status.is_object() {
+            return Err(ApiStatus::failure(400, "BadRequest", format!("{} has no Status", request.path)));
+        }
         let pod = found(self.calls.get(request.place(&Kind::POD)).await)?;
         let Some(mut pod) = pod.filter(|pod| pod["metadata"]["uid"] == body["UID"]) else {
             self.tell_gone(request.node, request.path);
@@ -63,7 +67,7 @@ impl Parts {
             return Err(super::authorize::forbidden(request, "the pod is not bound to the node"));
         }
         let started = pod["status"]["startTime"].clone();
-        pod["status"] = body["Status"].clone();
+        pod["status"] = status.clone();
         if started.is_string() {
             pod["status"]["startTime"] = started;
         }

@@ -36,16 +36,21 @@ impl Parts {
             Ok(created) => Ok(Done::object(&created)),
             Err(status) => {
                 if status.is_already_exists() {
-                    self.send_node(request.node).await;
+                    self.start_over(request.node).await;
                 }
                 Err(status)
             }
         }
     }
 
-    /// An edge that registers may have lost its store, and a Go edge cannot go on without its node in there.
-    async fn send_node(&self, node: &NodeName) {
-        if let Ok(value) = self.calls.get((&Kind::NODE, None, node.as_str())).await
+    /// Sends a node all that it should have, whatever it has acknowledged once. An edge that registers although its node
+    /// is there may have lost its store; a Go edge does so at each start, and takes no harm from what it has already.
+    async fn start_over(&self, node: &NodeName) {
+        let count = self.truth.resync(node, &[]);
+        tracing::info!(%node, objects = count, "node registers anew, everything is sent again");
+        // A Go edge cannot go on without its node, and this one may lack the label of an edge node.
+        if count == 0
+            && let Ok(value) = self.calls.get((&Kind::NODE, None, node.as_str())).await
             && let Ok(object) = NodeObject::new(&Kind::NODE, value)
         {
             let change = ObjectChange::new(ObjectEvent::Update, object.into());

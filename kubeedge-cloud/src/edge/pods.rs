@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     authorize::{forbidden, is_bound_to},
+    references::pod_facts,
     uplink::{Done, Outcome, Parts, Request},
 };
 use crate::object::Kind;
@@ -24,12 +25,18 @@ impl Parts {
         self.calls.strategic_status(request.place(&Kind::POD), &patch).await.map(|pod| Done::object_at(&pod))
     }
 
-    /// Makes a pod known that runs from a file of the node.
+    /// Makes a pod known that runs from a file of the node. It may refer to nothing: what pods of a node refer to is sent to
+    /// the node, so that it could read any Secret by way of a pod that it makes up.
+    ///
+    /// Upstream leaves that to the admission plugin `NodeRestriction`, which knows no node behind the calls of the cloud.
     pub(super) async fn create_pod(&self, request: &Request<'_>) -> Outcome {
         let pod = request.object(&Kind::POD)?;
         let mirrors = pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_string();
         if !is_bound_to(&pod, request.node) || !mirrors {
             return Err(forbidden(request, "a node may only create mirrors of its own pods"));
+        }
+        if let Some(reference) = pod_facts(&pod).references.first() {
+            return Err(forbidden(request, &format!("a mirror pod may not refer to {reference}")));
         }
         self.calls.create(&Kind::POD, request.namespace(), &pod).await.map(|pod| Done::object_at(&pod))
     }

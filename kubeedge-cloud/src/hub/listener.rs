@@ -70,19 +70,25 @@ pub(super) async fn serve(
             let Ok(slot) = handshakes.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let (acceptor, hub, abort) = (acceptor.clone(), hub.clone(), abort.clone());
+                    let (acceptor, hub) = (acceptor.clone(), hub.clone());
+                    let (abort, shutdown) = (abort.clone(), shutdown.clone());
                     connections.spawn(async move {
-                        abort
-                            .run_until_cancelled(async move {
-                                // Boxed, so that a session does not keep the room of its handshake.
-                                let shaken = Box::pin(shake(stream, acceptor, &hub)).await;
-                                drop(slot);
-                                match shaken {
-                                    Ok((socket, node, admission)) => Box::pin(converse(socket, node, admission, peer, hub)).await,
-                                    Err(err) => tracing::info!(%peer, err = &err as &dyn std::error::Error, "connection not accepted"),
+                        let connection = async move {
+                            // Boxed, so that a session does not keep the room of its handshake.
+                            let shaken = Box::pin(shake(stream, acceptor, &hub));
+                            let shaken = shutdown.run_until_cancelled(shaken).await;
+                            drop(slot);
+                            match shaken {
+                                Some(Ok((socket, node, admission))) => {
+                                    Box::pin(converse(socket, node, admission, peer, hub, &shutdown)).await;
                                 }
-                            })
-                            .await;
+                                Some(Err(err)) => {
+                                    tracing::info!(%peer, err = &err as &dyn std::error::Error, "connection not accepted");
+                                }
+                                None => {}
+                            }
+                        };
+                        abort.run_until_cancelled(connection).await;
                     });
                 }
                 Err(err) => {
@@ -95,7 +101,6 @@ pub(super) async fn serve(
     let _stopped = shutdown.run_until_cancelled(accept).await;
     drop(listener);
     connections.close();
-    // Handshakes in progress end with the hub, as nobody will close their sessions.
     hub.handle.close_all(CloseReason::Shutdown);
     if timeout(hub.config.farewell, connections.wait()).await.is_err() {
         abort.cancel();
@@ -153,8 +158,13 @@ async fn converse(
     admission: Admission,
     peer: SocketAddr,
     hub: Arc<HubParts>,
+    shutdown: &CancellationToken,
 ) {
     let (number, mailbox) = hub.handle.enter(&node, admission);
+    if shutdown.is_cancelled() {
+        // All others were closed before this one came.
+        hub.handle.close(&node, CloseReason::Shutdown);
+    }
     // Also when this future is dropped.
     let _leave = Leave { hub: hub.clone(), node: node.clone(), number };
     tracing::info!(%node, %peer, session = %number, "node connected");

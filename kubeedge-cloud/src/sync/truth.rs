@@ -23,11 +23,14 @@ use super::{
 };
 use crate::{
     hub::{Downlink, HubHandle},
-    object::{ApiCalls, Kind, NodeObject, Pause, Watched, watch},
+    object::{ApiCalls, Kind, NodeObject, Watched, watch},
 };
 
 /// Fetches at a time, per watched kind.
 const FETCHES: usize = 16;
+
+/// Between two attempts to fetch an object.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What every node should have, as the controllers have seen it in the API. Connected nodes are told of each change; a
 /// node that connects is compared with it. Cheap to clone.
@@ -101,7 +104,7 @@ impl Truth {
                     // Gone: the watch will say so.
                     Ok(None) => {}
                     Err(err) => {
-                        tracing::warn!(%path, %err, "object not fetched, it will be tried again");
+                        tracing::debug!(%path, %err, "object not fetched, it will be tried again");
                         wanted.insert(path);
                     }
                 },
@@ -168,7 +171,7 @@ async fn fetch(calls: &ApiCalls, path: &ObjectPath) -> Result<Option<NodeObject>
         Ok(value) => Ok(NodeObject::new(kind, value).ok()),
         Err(status) if status.is_not_found() => Ok(None),
         Err(status) => {
-            tokio::time::sleep(Pause::default().next().unwrap_or_default()).await;
+            tokio::time::sleep(RETRY).await;
             Err(status)
         }
     }

@@ -184,10 +184,42 @@ async fn a_database_is_used_by_one_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.db");
     let first = EmbeddedApi::builder().data_source(&path).build().await.unwrap();
-    assert!(matches!(EmbeddedApi::builder().data_source(&path).build().await, Err(StoreError::Database(_))));
+    let refused = EmbeddedApi::builder().data_source(&path).build().await.unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }));
+    assert_eq!(refused.to_string(), format!("{} is in use by another process", path.display()));
     drop(first);
     // The second waits until the first has let go.
     EmbeddedApi::builder().data_source(&path).build().await.unwrap();
-    let nowhere = folder.path().join("none").join("api.db");
-    assert!(matches!(EmbeddedApi::builder().data_source(nowhere).build().await, Err(StoreError::Database(_))));
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_is_named_with_the_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = async |path: &std::path::Path| {
+        let error = EmbeddedApi::builder().data_source(path).build().await.unwrap_err();
+        assert!(std::error::Error::source(&error).is_none(), "one line tells it all: {error:?}");
+        error.to_string().replace(&path.display().to_string(), "FILE")
+    };
+    assert_eq!(refused(folder.path()).await, "FILE cannot be used: it is a folder");
+    assert_eq!(refused(&folder.path().join("none/api.db")).await, "FILE cannot be used: its folder does not exist");
+    // Nobody makes files there, root included.
+    assert_eq!(refused(std::path::Path::new("/proc/api.db")).await, "FILE cannot be used: it may not be opened");
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "not a database\n".repeat(100)).unwrap();
+    assert_eq!(refused(&text).await, "FILE is not a database, or is damaged");
+
+    // A page in the middle is overwritten.
+    let path = folder.path().join("api.db");
+    drop(EmbeddedApi::builder().data_source(&path).build().await.unwrap());
+    let mut bytes = loop {
+        // The last handle is gone, and the writer closes the file soon after.
+        let bytes = std::fs::read(&path).unwrap();
+        if bytes.len() > 8192 && !folder.path().join("api.db-wal").exists() {
+            break bytes;
+        }
+        tokio::task::yield_now().await;
+    };
+    bytes[4096..].fill(0xa5);
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(refused(&path).await, "FILE is not a database, or is damaged");
 }

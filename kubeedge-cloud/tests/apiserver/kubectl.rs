@@ -11,7 +11,7 @@ use kube::config::KubeConfigOptions;
 use kubeedge_cloud::apiserver::{EmbeddedApi, ServingTls, write_kubeconfig};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpListener,
     process::{Child, Command},
     task::JoinHandle,
@@ -428,4 +428,59 @@ async fn kube_clients_connect_by_the_same_file() {
     assert!(nodes.list(&kube::api::ListParams::default()).await.unwrap().items.is_empty());
     assert_eq!(client.apiserver_version().await.unwrap().major, "1");
     cluster.stop().await;
+}
+
+/// Real sockets, and a clock that the test moves.
+#[tokio::test(flavor = "current_thread")]
+async fn strangers_do_not_keep_their_places() {
+    let cluster = Cluster::start().await;
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = pem::parse(cluster.tls.ca_pem()).unwrap();
+    roots.add(ca.into_contents().into()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let address = cluster.url.trim_start_matches("https://").to_owned();
+    let connect = async || {
+        let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+    };
+    let request = |path: &str, token: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n")
+    };
+    let silent = connect().await;
+    let (mut wrong, mut healthy, mut known) = (connect().await, connect().await, connect().await);
+    for (stream, path, token, status) in [
+        (&mut wrong, "/version", "wrong", "401"),
+        (&mut healthy, "/healthz", "", "200"),
+        (&mut known, "/api/v1/pods?watch=true", cluster.api.admin_token(), "200"),
+    ] {
+        stream.write_all(request(path, token).as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head[9..], status.as_bytes());
+    }
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    for mut stream in [silent, wrong, healthy] {
+        // Whatever is left of the answer, and then the end, with or without a goodbye of TLS.
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "a stranger is still connected");
+    }
+    // Whoever is known stays.
+    assert_eq!(
+        crate::raw::post(&cluster.api, "/api/v1/namespaces/default/pods", &crate::pod("late")).await.status,
+        201
+    );
+    let mut seen = Vec::new();
+    while !seen.windows(4).any(|bytes| bytes == b"late") {
+        seen.push(timeout(PATIENCE, known.read_u8()).await.unwrap().unwrap());
+    }
+    cluster.stop.cancel();
+    cluster.server.await.unwrap().unwrap();
 }

@@ -245,3 +245,99 @@ async fn a_pod_is_bound_once() {
     assert_eq!(post(&api, &path, &binding("edge-2")).await.status, 409);
     assert_eq!(post(&api, &path, &binding("")).await.status, 422);
 }
+
+#[tokio::test]
+async fn nothing_is_stored_that_could_not_be_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.db");
+    let api = EmbeddedApi::builder().data_source(&path).build().await.unwrap();
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let names = json!({"plural": "things", "singular": "thing", "kind": "Thing"});
+    let versions = json!([{"name": "v1", "served": true, "storage": true, "schema": schema}]);
+    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.a.b"},
+        "spec": {"group": "a.b", "scope": "Namespaced", "names": names, "versions": versions}});
+    assert_eq!(post(&api, crds, &crd).await.status, 201);
+    let things = "/apis/a.b/v1/namespaces/default/things";
+    let thing = |name: &str, depth: usize| {
+        let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        format!(r#"{{"apiVersion":"a.b/v1","kind":"Thing","metadata":{{"name":"{name}"}},"spec":{{"deep":{deep}}}}}"#)
+    };
+    assert_eq!(call(&api, "POST", things, "application/json", thing("fits", 90)).await.status, 201);
+    for kind in ["application/json", "application/yaml"] {
+        for depth in [110, 200, 5000] {
+            let refused = call(&api, "POST", things, kind, thing("deep", depth)).await;
+            assert_eq!(refused.status, 400, "{kind} {depth}: {}", refused.body);
+        }
+    }
+    let doubling: String = (1..30).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]\n", i - 1)).collect();
+    let laughs = format!("a0: &a0 [1, 1]\n{doubling}metadata: {{name: laughs}}\n");
+    assert_eq!(call(&api, "POST", things, "application/yaml", laughs).await.status, 400);
+    // Two halves that are not too deep by themselves.
+    let half = format!("{}{}", "[".repeat(90), "]".repeat(90));
+    let patch = format!(r#"[{{"op":"add","path":"/spec/deep{}/-","value":{half}}}]"#, "/0".repeat(89));
+    let refused = call(&api, "PATCH", &format!("{things}/fits"), "application/json-patch+json", patch).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    drop(api);
+    let api = EmbeddedApi::builder().data_source(&path).build().await.unwrap();
+    let items = get(&api, things).await.body["items"].as_array().unwrap().len();
+    assert_eq!(items, 1);
+}
+
+#[tokio::test]
+async fn odd_requests_are_answered_and_stop_nothing() {
+    let api = api().await;
+    assert_eq!(post(&api, PODS, &pod("web")).await.status, 201);
+    let web = format!("{PODS}/web");
+    let odd = |change: fn(&mut Value)| {
+        let mut odd = pod("odd");
+        change(&mut odd);
+        odd
+    };
+    for body in [
+        json!(null),
+        json!([]),
+        json!({"metadata": 1}),
+        odd(|pod| pod["metadata"] = Value::Null),
+        odd(|pod| pod["metadata"]["labels"] = json!("x")),
+        odd(|pod| pod["metadata"]["annotations"] = json!(["x"])),
+        odd(|pod| pod["metadata"]["ownerReferences"] = json!([null, 1])),
+        odd(|pod| pod["metadata"]["managedFields"] = json!([{"fieldsV1": "x"}])),
+        odd(|pod| pod["spec"] = Value::Null),
+        odd(|pod| pod["spec"]["containers"] = json!([null])),
+        odd(|pod| pod["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": {}}})),
+        odd(|pod| pod["spec"]["volumes"] = json!([null, {"name": null}])),
+        odd(|pod| pod["status"] = json!("x")),
+    ] {
+        for (method, path) in [("POST", PODS), ("PUT", web.as_str()), ("PUT", &format!("{web}/status"))] {
+            let answer = call(&api, method, path, "application/json", body.to_string()).await;
+            assert!(!answer.status.is_server_error(), "{method} {body}: {}", answer.body);
+        }
+        for kind in ["merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml"] {
+            let path = format!("{web}?fieldManager=x");
+            let answer = call(&api, "PATCH", &path, &format!("application/{kind}"), body.to_string()).await;
+            assert!(!answer.status.is_server_error(), "{kind} {body}: {}", answer.body);
+        }
+    }
+    for patch in [
+        json!([{"op": "remove", "path": "/metadata"}]),
+        json!([{"op": "replace", "path": "", "value": 1}]),
+        json!([{"op": "replace", "path": "/metadata/managedFields", "value": "x"}]),
+        json!([{"op": "remove", "path": "/spec"}]),
+        json!([{"op": "move", "from": "/spec", "path": "/spec/containers"}]),
+    ] {
+        let answer = call(&api, "PATCH", &web, "application/json-patch+json", patch.to_string()).await;
+        assert!(!answer.status.is_server_error(), "{patch}: {}", answer.body);
+    }
+    assert_eq!(get(&api, &web).await.status, 200);
+    assert_eq!(post(&api, PODS, &pod("still")).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_watch_may_ask_for_any_time() {
+    let api = api().await;
+    let path = format!("{PODS}?watch=true&timeoutSeconds={}", u64::MAX);
+    let response = api.service().oneshot(Request::get(path).body(Full::<bytes::Bytes>::default()).unwrap()).await;
+    assert_eq!(response.unwrap().status(), 200);
+}

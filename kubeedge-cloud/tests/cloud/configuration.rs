@@ -35,7 +35,7 @@ modules:
 async fn a_cloud_with_an_api_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let (config, unused) = CloudCoreConfig::parse(&yaml(folder.path()), "cloudcore.yaml").unwrap();
-    assert_eq!(unused, Vec::<String>::new());
+    assert_eq!(unused, []);
     let cloud = CloudCore::from_config(&config).spawn().await.unwrap();
     assert_ne!(cloud.websocket_addr().port(), 0);
     assert_ne!(cloud.https_addr(), cloud.websocket_addr());

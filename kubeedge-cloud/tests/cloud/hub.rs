@@ -73,7 +73,7 @@ async fn a_new_connection_takes_over_and_the_limit_counts_nodes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_node_and_one_that_talks_nonsense_are_cut_off() {
     let site = Site::new().await;
-    let config = HubConfig::default().keepalive(Duration::from_millis(300));
+    let config = HubConfig::default().keepalive(Duration::from_millis(300)).message_limit(64 * 1024);
     let cloud = site.builder().hub(config).spawn().await.unwrap();
     let mut silent = Edge::connect(&cloud, "edge-1").await;
     while silent.next().await.is_some() {}
@@ -81,7 +81,14 @@ async fn a_silent_node_and_one_that_talks_nonsense_are_cut_off() {
     let mut noisy = Edge::connect(&cloud, "edge-2").await;
     noisy.send_text(r#"{"header":{"msg_id":"1","timestamp":1.5},"route":{}}"#).await;
     while noisy.next().await.is_some() {}
-    eventually("both are gone", async || cloud.hub().connected().is_empty().then_some(())).await;
+
+    let mut verbose = Edge::connect(&cloud, "edge-3").await;
+    let route = json!({ "source": "edged", "group": "meta", "operation": "query", "resource": "a/pod/b" });
+    let message = json!({ "header": crate::support::header(), "route": route, "content": "x".repeat(100_000) });
+    // It may be cut off before all of it is written.
+    let _ = verbose.socket.send(Message::text(message.to_string())).await;
+    while verbose.next().await.is_some() {}
+    eventually("all are gone", async || cloud.hub().connected().is_empty().then_some(())).await;
     cloud.shutdown(SOON).await;
 }
 

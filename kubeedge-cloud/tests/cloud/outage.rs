@@ -98,3 +98,37 @@ async fn records_are_written_when_the_api_is_back() {
     eventually("a record", async || site.recorded("edge-1", &uid).await.filter(|version| version != "0")).await;
     cloud.shutdown(SOON).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_is_confirmed_only_when_it_is_written() {
+    let api = EmbeddedApi::builder().in_memory().build().await.unwrap();
+    let site = Site { client: api.client("default") };
+    let away = Arc::new(AtomicBool::new(false));
+    let cloud = builder(fickle(&api, &away)).spawn().await.unwrap();
+    let device = json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": { "name": "d1" },
+        "spec": { "deviceModelRef": { "name": "m" }, "nodeName": "edge-1", "properties": [{ "name": "level" }] },
+    });
+    create(&site.devices(), device).await;
+    let credentials = crate::support::Credentials::of(&site.client, "edge-1").await;
+    let mut edge = Edge::connect_as(&cloud, &credentials, "edge-1").await;
+    edge.got("default/device/d1").await;
+    eventually("DeviceStatus", async || site.statuses().get_opt("d1").await.unwrap()).await;
+
+    away.store(true, Ordering::SeqCst);
+    let twin = json!({ "event_id": "e", "twin": { "level": { "actual": { "value": "7" } } } });
+    let route = json!({ "source": "twin", "group": "resource", "operation": "update", "resource": "device/default/d1/twin/edge_updated" });
+    let lost = crate::support::header();
+    edge.send(&json!({ "header": lost, "route": route, "content": twin })).await;
+    // To a Go edge any answer would be a confirmation. The answer to what follows shows that there was none.
+    edge.ask("query", "kube-node-lease/lease/edge-1", Value::Null).await;
+    away.store(false, Ordering::SeqCst);
+    let again = crate::support::header();
+    edge.send(&json!({ "header": again, "route": route, "content": twin })).await;
+    let answer = edge.until(|message| message["header"]["parent_msg_id"] == again["msg_id"]).await;
+    assert_eq!(answer["content"], "OK");
+    assert!(!edge.seen.iter().any(|message| message["header"]["parent_msg_id"] == lost["msg_id"]));
+    let status = site.statuses().get("d1").await.unwrap();
+    assert_eq!(status.data["status"]["twins"][0]["reported"]["value"], "7");
+    cloud.shutdown(SOON).await;
+}

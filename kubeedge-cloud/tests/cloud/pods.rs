@@ -144,3 +144,25 @@ async fn a_deleted_node_is_thrown_out_and_forgotten() {
     assert!(!edge.objects().contains(&"delete null/node/edge-1".into()));
     cloud.shutdown(SOON).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_has_lost_its_store_gets_everything_again() {
+    let site = Site::new().await;
+    site.make_node("edge-1").await;
+    create(&site.config_maps(), config_map("app", "1")).await;
+    let made = create(&site.pods(), pod("web", "edge-1", &["app"])).await;
+    let cloud = site.cloud().await;
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.got("default/pod/web").await;
+    eventually("a record", async || site.recorded("edge-1", &uid(&made)).await.filter(|v| v != "0")).await;
+    drop(edge);
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.compared().await;
+    assert!(!edge.objects().iter().any(|seen| seen.ends_with("pod/web")), "it is said to have it");
+    let answer = edge.ask("insert", "null/node/edge-1", json!({ "metadata": { "name": "edge-1" } })).await;
+    assert_eq!(answer["content"]["Err"]["ErrStatus"]["reason"], "AlreadyExists");
+    for resource in ["null/node/edge-1", "default/configmap/app", "default/pod/web"] {
+        edge.object("update", resource).await;
+    }
+    cloud.shutdown(SOON).await;
+}

@@ -159,3 +159,111 @@ async fn a_node_registers_renews_its_lease_and_reports_events() {
     assert!(events.get_opt("e2").await.unwrap().is_none());
     cloud.shutdown(SOON).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_of_a_pod_is_one_of_its_status() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    site.make_node("edge-1").await;
+    let made = create(&site.pods(), pod("web", "edge-1", &[])).await;
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.got("default/pod/web").await;
+    let labels = json!({ "app": "another" });
+    let patch = json!({
+        "metadata": { "uid": made.metadata.uid, "labels": labels, "finalizers": ["x/y"] },
+        "spec": { "nodeName": "edge-2" },
+        "status": { "phase": "Running" },
+    });
+    let answer = edge.ask("patch", "default/podpatch/web", json!(patch.to_string())).await;
+    assert_eq!(answer["content"]["Err"], Value::Null);
+    let pod = site.pods().get("web").await.unwrap();
+    assert_eq!((&pod.data["status"]["phase"], &pod.data["spec"]["nodeName"]), (&json!("Running"), &json!("edge-1")));
+    assert_eq!((pod.metadata.labels, pod.metadata.finalizers), (None, None));
+
+    let other = json!({ "metadata": { "uid": "another-uid" }, "status": { "phase": "Failed" } });
+    let answer = edge.ask("patch", "default/podpatch/web", json!(other.to_string())).await;
+    assert_eq!(reason(&answer), "Conflict");
+    cloud.shutdown(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_may_make_its_own_mirror_pods_and_ask_for_its_own_certificate() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    site.make_node("edge-1").await;
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    let mirror = |node: &str| {
+        let mut mirror = pod("static", node, &[]);
+        mirror["metadata"]["annotations"] = json!({ "kubernetes.io/config.mirror": "hash" });
+        mirror
+    };
+    let answer = edge.ask("insert", "default/pod/static", mirror("edge-2")).await;
+    assert_eq!(reason(&answer), "Forbidden");
+    // It would be sent whatever its pods refer to.
+    create(&site.config_maps(), config_map("theirs", "secret")).await;
+    let mut curious = mirror("edge-1");
+    curious["spec"]["volumes"] = json!([{ "name": "v", "configMap": { "name": "theirs" } }]);
+    let mut account = mirror("edge-1");
+    account["spec"]["serviceAccountName"] = "default".into();
+    for pod in [curious, account] {
+        let answer = edge.ask("insert", "default/pod/static", pod).await;
+        assert_eq!(reason(&answer), "Forbidden");
+    }
+    assert!(site.pods().get_opt("static").await.unwrap().is_none());
+    let answer = edge.ask("insert", "default/pod/static", mirror("edge-1")).await;
+    assert_eq!(answer["content"]["Object"]["spec"]["serviceAccountName"], Value::Null);
+    assert_eq!(
+        (&answer["content"]["Err"], &answer["content"]["Object"]["metadata"]["name"]),
+        (&Value::Null, &json!("static"))
+    );
+
+    let request = |node: &str, signer: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+        params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let request = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+        json!({ "metadata": { "name": "csr-1" }, "spec": {
+            "request": request, "signerName": signer, "usages": ["digital signature", "server auth"],
+        } })
+    };
+    let serving = "kubernetes.io/kubelet-serving";
+    for body in [request("edge-2", serving), request("edge-1", "kubernetes.io/kube-apiserver-client")] {
+        let answer = edge.ask("insert", "default/certificatesigningrequest/csr-1", body).await;
+        assert_eq!(reason(&answer), "Forbidden");
+    }
+    let answer = edge.ask("insert", "default/certificatesigningrequest/csr-1", request("edge-1", serving)).await;
+    assert_eq!(
+        (&answer["content"]["Err"], &answer["content"]["Object"]["metadata"]["name"]),
+        (&Value::Null, &json!("csr-1"))
+    );
+    let answer = edge.ask("query", "default/certificatesigningrequest/csr-1", Value::Null).await;
+    assert_eq!(answer["content"]["spec"]["signerName"], serving);
+    let mut other = Edge::connect(&cloud, "edge-2").await;
+    let answer = other.ask("query", "default/certificatesigningrequest/csr-1", Value::Null).await;
+    assert_eq!(reason(&answer), "Forbidden");
+    cloud.shutdown(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_is_none_harms_nobody() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    site.make_node("edge-1").await;
+    let made = create(&site.pods(), pod("web", "edge-1", &[])).await;
+    let uid = made.metadata.uid.unwrap();
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.got("default/pod/web").await;
+    let started = json!({ "phase": "Running", "startTime": "2026-11-21T08:00:00Z" });
+    let status = |status: Value| json!({ "UID": uid, "Name": "web", "Status": status });
+    let answer = edge.ask("update", "default/podstatus/web", status(started.clone())).await;
+    assert_eq!(answer["content"], "OK");
+    for odd in [json!("Running"), json!(["Running"]), json!(7), Value::Null] {
+        let answer = edge.ask("update", "default/podstatus/web", status(odd.clone())).await;
+        assert_eq!(reason(&answer), "BadRequest", "{odd}");
+    }
+    let pod = site.pods().get("web").await.unwrap();
+    assert_eq!(pod.data["status"]["startTime"], started["startTime"]);
+    assert_eq!(pod.data["status"]["phase"], "Running");
+    cloud.shutdown(SOON).await;
+}

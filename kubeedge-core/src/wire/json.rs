@@ -128,7 +128,7 @@ pub fn encode(message: &Message) -> String {
             operation: message.operation.as_str().into(),
             resource: resource.into(),
         },
-        content: serde_json::from_str(message.content.as_json()).ok(),
+        content: Some(message.content.as_raw()),
     };
     // Strings, numbers and JSON that was parsed before: this cannot fail.
     let mut text = serde_json::to_string(&frame).unwrap_or_default();

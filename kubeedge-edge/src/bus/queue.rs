@@ -136,10 +136,14 @@ impl Queue {
         Some(Hold { queue: Arc::clone(self), number })
     }
 
-    /// Puts in a retained event, whatever the room: their number is bounded where they are kept.
+    /// Puts in a retained event, on top of the capacity but for no more than `extra`: a reader that asks for all of them
+    /// again and again and takes none is cut off.
     #[cfg(feature = "broker")]
-    pub(super) fn preload(&self, event: Event) {
+    pub(super) fn preload(&self, event: Event, extra: usize) {
         let mut state = self.state();
+        if state.waiting.len() >= self.capacity.saturating_add(extra) {
+            self.end(&mut state);
+        }
         if !state.closed {
             self.push(&mut state, Some(event));
         }

@@ -273,6 +273,7 @@ impl EdgeCore {
     }
 
     #[cfg(not(feature = "broker"))]
+    #[expect(clippy::unused_async, reason = "with a broker it waits for its socket")]
     async fn broker(&self, _: &mut JoinSet<()>, _: &CancellationToken) -> Result<(BusHandle, SocketAddr), StartError> {
         let mode = self.config.modules.event_bus.mqtt_mode;
         Err(ConfigError::value("modules.eventBus.mqttMode", mode, "this version was built without a broker").into())

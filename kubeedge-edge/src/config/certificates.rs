@@ -3,7 +3,10 @@ use std::time::Duration;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::pki::{CertificateError, EdgeCertificates, Identity};
+use crate::{
+    backoff::Backoff,
+    pki::{CertificateError, EdgeCertificates, Identity},
+};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -32,14 +35,13 @@ pub(super) async fn keep(
 }
 
 async fn obtain(certificates: &EdgeCertificates) -> Identity {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         match certificates.obtain().await {
             Ok(identity) => return identity,
             Err(error) => {
                 report(&error);
-                sleep(pause.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
-                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                sleep(backoff.pause()).await;
             }
         }
     }

@@ -1,12 +1,17 @@
 //! The task that follows the store and gives each pod its worker.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use kubeedge_core::{
-    meta::{Collection, MetaHandle, MetaKey, Record, Selector},
+    meta::{Collection, MetaError, MetaHandle, MetaKey, MetaWrite, Precondition, Record, Selector},
     names::{SharedClock, Uid},
     resource::ResourceType,
-    service::{BoxError, Subscription},
+    service::{BoxError, Causes, Subscription},
     uplink::UplinkHandle,
 };
 use tokio::{
@@ -17,18 +22,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Edged,
-    causes::Causes,
     config::EdgedConfig,
-    follow::{Change, Follow},
     node::NodeAgent,
     pod::PodEntry,
     process::remove_tree,
-    references::Resolver,
+    references::{Resolver, token_is_of},
     report::PodKey,
     runtime::{PodRuntime, RuntimeError, RuntimeEvent, SandboxStatus},
     snapshot::Snapshots,
     worker::{self, Shared, Wanted},
 };
+use crate::meta::{Change, Follower};
 
 /// How long a failing runtime is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -79,13 +83,14 @@ impl Edged {
 }
 
 impl EdgedDriver {
-    /// Runs until `shutdown`. Containers go on then, unless [`EdgedConfig::stop_pods_on_shutdown`] says otherwise.
+    /// Runs until `shutdown`, or until the store is closed. Containers go on then, unless `shutdown` came and
+    /// [`EdgedConfig::stop_pods_on_shutdown`] says otherwise.
     ///
     /// # Cancel safety
     /// Dropping the future ends all work at once and leaves containers as they are.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { shared, node } = self;
-        let collection = |kind| Follow::new(shared.store.clone(), Collection::from(&kind));
+        let collection = |kind| Follower::new(shared.store.clone(), Selector::all(Collection::from(&kind)));
         let mut pods = collection(ResourceType::Pod);
         let mut config_maps = collection(ResourceType::ConfigMap);
         let mut secrets = collection(ResourceType::Secret);
@@ -96,9 +101,18 @@ impl EdgedDriver {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                change = pods.next() => crew.pods_changed(change),
-                change = config_maps.next() => crew.references_changed(&change),
-                change = secrets.next() => crew.references_changed(&change),
+                change = pods.next_patiently() => match change {
+                    Some(change) => crew.pods_changed(change),
+                    None => break,
+                },
+                change = config_maps.next_patiently() => match change {
+                    Some(change) => crew.references_changed(&change),
+                    None => break,
+                },
+                change = secrets.next_patiently() => match change {
+                    Some(change) => crew.references_changed(&change),
+                    None => break,
+                },
                 event = events.next() => crew.runtime_changed(&event),
                 Some(done) = crew.tasks.join_next_with_id(), if !crew.tasks.is_empty() => {
                     let id = match &done {
@@ -114,7 +128,9 @@ impl EdgedDriver {
             }
         }
         crew.tasks.shutdown().await;
-        if let Some(grace) = shared.config.stop_pods_on_shutdown {
+        if let Some(grace) = shared.config.stop_pods_on_shutdown
+            && shutdown.is_cancelled()
+        {
             stop_all(&shared, grace).await;
         }
     }
@@ -150,7 +166,7 @@ impl Crew {
         match change {
             Change::Put(record) => self.put(&record),
             Change::Deleted(key) => self.delete(&key),
-            Change::All(records) => {
+            Change::Listed(records) => {
                 for record in &records {
                     self.put(record);
                 }
@@ -224,7 +240,7 @@ impl Crew {
 
     fn references_changed(&self, change: &Change) {
         let key = match change {
-            Change::All(_) => None,
+            Change::Listed(_) => None,
             Change::Put(record) => Some(&record.key),
             Change::Deleted(key) => Some(key),
         };
@@ -269,8 +285,12 @@ fn uid_of(record: &Record) -> Option<Uid> {
     serde_json::from_slice::<Object>(&record.value).ok()?.metadata.uid
 }
 
-/// Stops and removes sandboxes of pods that are not in the store, with all their files.
+/// Stops and removes sandboxes of pods that are not in the store, with all their files, and forgets what was remembered
+/// of such pods.
 async fn remove_orphans(shared: Arc<Shared>) {
+    if let Err(error) = forget_gone(&shared.store).await {
+        tracing::warn!(error = %Causes(&error), "what is remembered of deleted pods stays");
+    }
     let orphans = loop {
         match find_orphans(&shared).await {
             Ok(orphans) => break orphans,
@@ -286,6 +306,30 @@ async fn remove_orphans(shared: Arc<Shared>) {
             tracing::warn!(uid = %sandbox.uid, error = %Causes(&error), "left-over of a deleted pod stays");
         }
     }
+}
+
+/// Removes told statuses and tokens of pods that are not in the store, as a death of the agent between the end of a pod
+/// and its last commit leaves them.
+async fn forget_gone(store: &MetaHandle) -> Result<(), MetaError> {
+    let all = |kind| store.list(Selector::all(Collection::from(&kind)));
+    // In this order: what is remembered belongs to a pod that was stored before.
+    let (told, tokens) = (all(ResourceType::PodStatus).await?, all(ResourceType::ServiceAccountToken).await?);
+    if told.is_empty() && tokens.is_empty() {
+        return Ok(());
+    }
+    let pods = all(ResourceType::Pod).await?;
+    let named: HashSet<_> = pods.iter().map(|pod| (&*pod.key.namespace, &*pod.key.name)).collect();
+    let uids: HashSet<_> = pods.iter().filter_map(|pod| pod.uid.clone().or_else(|| uid_of(pod))).collect();
+    let told = told.iter().filter(|told| !named.contains(&(&*told.key.namespace, &*told.key.name)));
+    let tokens = tokens.iter().filter(|token| !uids.iter().any(|uid| token_is_of(&token.key, uid)));
+    for gone in told.chain(tokens) {
+        let delete = MetaWrite::Delete(gone.key.clone(), Precondition::Unchanged(gone.revision));
+        match store.commit(vec![delete]).await {
+            Ok(_) | Err(MetaError::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn find_orphans(shared: &Shared) -> Result<Vec<SandboxStatus>, BoxError> {

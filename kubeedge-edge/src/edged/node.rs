@@ -12,6 +12,7 @@ use kubeedge_core::{
     meta::{Collection, MetaHandle, MetaKey, MetaWrite, Precondition, Record},
     names::{InvalidName, ObjectName, SharedClock},
     resource::{ObjectPath, ResourceType},
+    service::Causes,
     uplink::{UplinkError, UplinkHandle},
     words::{Group, Operation, Source},
 };
@@ -22,7 +23,7 @@ use self::{
     host::{HostFacts, HostLoad},
     object::{NodeView, Seen},
 };
-use super::{causes::Causes, config::EdgedConfig, process::blocking, runtime::PodRuntime};
+use super::{config::EdgedConfig, process::blocking, runtime::PodRuntime};
 
 /// First pause after a failed attempt; it doubles up to the longest.
 ///

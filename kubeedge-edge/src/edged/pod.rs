@@ -48,7 +48,19 @@ impl PodEntry {
             namespace: Namespace::new(segment(&record.key.namespace)?)?,
             name: ObjectName::new(segment(&record.key.name)?)?,
         };
-        Ok(Some(Self { key, uid: Uid::new(uid)?, references: references(&pod), pod }))
+        let uid = Uid::new(uid)?;
+        // What is asked for in its name and what is stored for it must be of one pod.
+        let metadata = &mut pod.metadata;
+        for (what, said, known) in [
+            ("namespace", &mut metadata.namespace, key.namespace.as_str()),
+            ("name", &mut metadata.name, key.name.as_str()),
+        ] {
+            if said.as_deref().is_some_and(|said| said != known) {
+                return Err(format!("its {what} is not the one under which it came").into());
+            }
+            *said = Some(known.to_owned());
+        }
+        Ok(Some(Self { key, uid, references: references(&pod), pod }))
     }
 
     /// Whether somebody deleted it.
@@ -81,3 +93,6 @@ impl PodEntry {
 pub(crate) fn log_dir(config: &EdgedConfig, key: &PodKey, uid: &Uid) -> PathBuf {
     config.pod_logs_dir.join(format!("{}_{}_{uid}", key.namespace, key.name))
 }
+
+#[cfg(test)]
+mod tests;

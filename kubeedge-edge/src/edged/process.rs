@@ -81,6 +81,7 @@ impl ProcessRuntime {
         .await
         .map_err(failed)?;
         let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
         let shared = Arc::new(Shared {
             root,
             clock,
@@ -88,15 +89,21 @@ impl ProcessRuntime {
             pods: Mutex::default(),
             events: broadcast::channel(256).0,
             tasks: TaskTracker::new(),
-            stop: stop.clone(),
+            stop,
         });
-        for (sandbox, containers) in loaded {
-            shared.lock().sandboxes.insert(SandboxId::new(&*sandbox.id), sandbox.clone());
-            for record in containers {
-                shared.adopt(&sandbox, record);
+        let adopting = Arc::clone(&shared);
+        blocking(move || {
+            for (sandbox, containers) in loaded {
+                adopting.lock().sandboxes.insert(SandboxId::new(&*sandbox.id), sandbox.clone());
+                for record in containers {
+                    adopting.adopt(&sandbox, record);
+                }
             }
-        }
-        Ok(Self { shared, _stop: stop.drop_guard() })
+            Ok(())
+        })
+        .await
+        .map_err(failed)?;
+        Ok(Self { shared, _stop: guard })
     }
 }
 

@@ -146,6 +146,11 @@ pub(crate) fn token_reference(account: Option<&str>, audience: Option<&str>, exp
     }
 }
 
+/// Whether a stored token is one of that pod.
+pub(crate) fn token_is_of(token: &MetaKey, pod: &Uid) -> bool {
+    token.name.strip_prefix(pod.as_str()).is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// What the store has of the references.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {

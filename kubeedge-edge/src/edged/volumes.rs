@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{
 use self::atomic::{File, Files};
 use super::{
     env::{ConfigError, FieldContext, expand, field},
+    inside::make_dirs,
     process::make_private_dir,
     references::{Data, Reference, Sources, TOKEN, token_reference},
     runtime::Mount,
@@ -130,11 +131,13 @@ fn below(volume: &Path, sub_path: &str) -> io::Result<PathBuf> {
     if !is_inside(Path::new(sub_path)) {
         return Err(refused());
     }
+    // A path of the host may not be there yet.
+    fs::create_dir_all(volume)?;
     let path = volume.join(sub_path);
-    if !path.exists() {
-        fs::create_dir_all(&path)?;
+    match make_dirs(&path, &[volume]) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Err(refused()),
+        made => made.map(|()| path),
     }
-    if path.canonicalize()?.starts_with(volume.canonicalize()?) { Ok(path) } else { Err(refused()) }
 }
 
 /// Whether a path is relative and does not go up.
@@ -145,9 +148,11 @@ fn is_inside(path: &Path) -> bool {
 
 /// A name that is safe as one segment of a path.
 pub(crate) fn segment(name: &str) -> Result<&str, ConfigError> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    // Without `_`, which separates the names in those of log directories.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
     if name.is_empty() || name.len() > 253 || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(ConfigError(format!("name {name:?} cannot be used as a directory")));
+        let shown: String = name.chars().take(64).collect();
+        return Err(ConfigError(format!("name {shown:?} cannot be used as a directory")));
     }
     Ok(name)
 }
@@ -263,11 +268,13 @@ fn add_fields(
 }
 
 fn put(files: &mut Files, path: &str, content: Vec<u8>, mode: i32) -> Result<(), ConfigError> {
-    if !is_inside(Path::new(path)) || path.starts_with("..") {
+    // As plain names: `./a` is `a`, and `./..data` is no way around the rule for `..data`.
+    let inside: PathBuf = Path::new(path).components().filter(|part| *part != Component::CurDir).collect();
+    if !is_inside(Path::new(path)) || inside.to_string_lossy().starts_with("..") {
         return Err(ConfigError(format!("path {path:?} must be relative and must not contain \"..\"")));
     }
     let mode = u32::try_from(mode).unwrap_or(0o644) & 0o777;
-    files.insert(PathBuf::from(path), File { content, mode });
+    files.insert(inside, File { content, mode });
     Ok(())
 }
 

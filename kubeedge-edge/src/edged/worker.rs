@@ -14,12 +14,12 @@ use kubeedge_core::{
     message::ContentError,
     meta::{MetaError, MetaHandle},
     names::{SharedClock, UnixMillis},
+    service::Causes,
     uplink::LinkState,
 };
 use tokio::sync::{OnceCell, watch};
 
 use super::{
-    causes::Causes,
     config::EdgedConfig,
     decide::{Action, Goal, Input, Memory, Observed, Plan, back_off::BackOffs, decide, later},
     pod::PodEntry,
@@ -298,10 +298,17 @@ impl Worker {
                 match self.start(&sandbox, &container, attempt, crashed_at).await? {
                     None => _ = self.memory.waiting.remove(&container),
                     Some(waiting) => {
-                        tracing::info!(
-                            pod = %self.entry.key, container, reason = waiting.reason, message = waiting.message,
-                            "container waits"
-                        );
+                        // Told once: it may wait for as long as there is no cloud.
+                        let told =
+                            self.memory.waiting.get(&container).is_some_and(|before| {
+                                before.reason == waiting.reason && before.message == waiting.message
+                            });
+                        if !told {
+                            tracing::info!(
+                                pod = %self.entry.key, container, reason = waiting.reason, message = waiting.message,
+                                "container waits"
+                            );
+                        }
                         self.memory.waiting.insert(container, waiting);
                     }
                 }

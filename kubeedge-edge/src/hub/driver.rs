@@ -3,21 +3,22 @@ use std::{convert::Infallible, fmt, time::Duration};
 use futures_util::SinkExt as _;
 use kubeedge_core::{
     names::SharedClock,
+    service::Causes,
     transport::{Link, LinkError, TransportHandle},
     uplink::{Inbound, LinkState, UplinkHandle},
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    backoff::Backoff,
     calls::{Call, Calls},
     config::HubConfig,
     connection::{Connection, End, refuse},
 };
+use crate::backoff::Backoff;
 
 /// How long a link may take to close before it is dropped.
 const CLOSE: Duration = Duration::from_secs(1);
@@ -64,20 +65,29 @@ impl HubDriver {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(self.config.first_pause, self.config.longest_pause);
         let mut session = 0;
+        let mut complaint = String::new();
         loop {
             let Some(dialed) = shutdown.run_until_cancelled(self.dial()).await else { break };
             match dialed {
                 Ok(link) => {
                     session += 1;
-                    if self.serve(link, session, &shutdown).await {
+                    complaint.clear();
+                    let begin = Instant::now();
+                    let heard = self.serve(link, session, &shutdown).await;
+                    if heard && begin.elapsed() >= self.config.longest_pause {
                         backoff.reset();
                     }
                 }
-                Err(error) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    server = self.config.endpoint.server,
-                    "no link to the cloud"
-                ),
+                Err(error) => {
+                    let (why, server) = (Causes(&error).to_string(), &self.config.endpoint.server);
+                    // An offline week is one warning, unless the reason changes.
+                    if why == complaint {
+                        tracing::debug!(error = why, server, "still no link to the cloud");
+                    } else {
+                        tracing::warn!(error = why, server, "no link to the cloud, dialing until there is one");
+                        complaint = why;
+                    }
+                }
             }
             let pause = backoff.pause();
             tracing::debug!(?pause, "next dial after a pause");
@@ -98,7 +108,7 @@ impl HubDriver {
         }
     }
 
-    /// Serves a link to its end. Tells whether it was a healthy one.
+    /// Serves a link to its end. Tells whether the cloud has sent anything.
     async fn serve(&mut self, link: Box<dyn Link>, session: u64, shutdown: &CancellationToken) -> bool {
         tracing::info!(server = self.config.endpoint.server, session, "connected to the cloud");
         self.state.send_replace(LinkState::Connected { session });
@@ -109,7 +119,7 @@ impl HubDriver {
             connection.begin_close();
             timeout(self.config.close_timeout, &mut connection).await.unwrap_or(End::Finished)
         };
-        let healthy = connection.heard();
+        let heard = connection.heard();
         self.state.send_replace(LinkState::Disconnected);
         let mut link = connection.end();
         match end {
@@ -120,7 +130,7 @@ impl HubDriver {
         if !matches!(timeout(CLOSE, link.close()).await, Ok(Ok(()))) {
             tracing::debug!(session, "link was dropped without being closed");
         }
-        healthy
+        heard
     }
 }
 

@@ -15,7 +15,7 @@ use kubeedge_core::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -152,15 +152,11 @@ impl OutboxSender {
             self.depth.send_if_modified(|depth| std::mem::replace(depth, queue.len()) != queue.len());
             let due = queue.next_due().filter(|_| state.is_connected());
             tokio::select! {
-                change = follower.next() => match change {
-                    Ok(Change::Listed(records)) => queue.replace_all(records),
-                    Ok(Change::Put(record)) => queue.put(&record),
-                    Ok(Change::Deleted(key)) => queue.remove(&key.name),
-                    Err(MetaError::Closed) => return,
-                    Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "outbox cannot be read");
-                        sleep(self.config.first_pause).await;
-                    }
+                change = follower.next_patiently() => match change {
+                    Some(Change::Listed(records)) => queue.replace_all(records),
+                    Some(Change::Put(record)) => queue.put(&record),
+                    Some(Change::Deleted(key)) => queue.remove(&key.name),
+                    None => return,
                 },
                 Some((subject, revision, outcome)) = under_way.next() => match outcome {
                     Outcome::Settled => queue.settled(&subject, revision),
@@ -219,7 +215,7 @@ enum Verdict {
 
 fn judge(subject: &str, reply: &Message) -> Verdict {
     if reply.operation == Operation::Error {
-        tracing::warn!(subject, reason = reply.content.as_json(), "the cloud failed on an outbox entry");
+        tracing::warn!(subject, reason = ?reply.content, "the cloud failed on an outbox entry");
         return Verdict::Retry(Outcome::Failed);
     }
     match Answer::read(&reply.content) {

@@ -28,7 +28,8 @@ const WATCHES: usize = 256;
 /// * A damaged file is found when it is opened, moved aside as `<name>.corrupt-<n>`, told as an error event, and an
 ///   empty store takes its place. A damage found later fails the calls that meet it.
 /// * The file belongs to one store at a time; nobody else can open it meanwhile.
-/// * Memory: 256 KiB of pages, and what waits in queues: 64 requests, and 256 changes per watch.
+/// * Memory: 256 KiB of pages, and what waits in queues: 64 requests, and 256 changes of 4 MiB in all
+///   per watch.
 /// * A watch that starts in the past gets only the newest write of each record, and [`MetaEvent::Lagged`] first if
 ///   deletions since then are not known any more (they are for the last 1024 since the file was opened).
 ///

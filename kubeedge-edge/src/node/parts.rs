@@ -88,11 +88,16 @@ impl Parts {
         self.ended.subscribe()
     }
 
-    /// Stops stage after stage; what is not done after `grace` in all is aborted.
+    /// Stops stage after stage; what is not done in time is aborted. Each stage has an equal share of what is left of
+    /// `grace`, so that a cloud that does not listen takes no time from the pods and twins.
     pub(super) async fn stop(mut self, grace: Duration) -> Result<(), Unfinished> {
-        let deadline = Instant::now() + grace;
+        let end = Instant::now() + grace;
         let mut aborted = Vec::new();
+        let mut left = u32::try_from(self.stages.len()).unwrap_or(u32::MAX);
         for running in self.stages.values_mut() {
+            let now = Instant::now();
+            let deadline = now + end.saturating_duration_since(now) / left;
+            left -= 1;
             running.stop.cancel();
             for (part, task) in &mut running.tasks {
                 match timeout_at(deadline, &mut *task).await {

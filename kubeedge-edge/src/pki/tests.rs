@@ -1,22 +1,13 @@
 #![allow(clippy::unwrap_used)]
 use std::fs;
 
+use kubeedge_core::service::Causes;
 use tempfile::tempdir;
 
 use super::{
     CertificateError, CertificateFiles, IdentityError,
     fake_cloud::{Behaviour, FakeCloud, LIFE, token_for},
 };
-
-fn chain_of(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        text = format!("{text}: {err}");
-        source = err.source();
-    }
-    text
-}
 
 #[tokio::test]
 async fn a_node_joins_once_and_then_has_its_certificate() {
@@ -57,7 +48,7 @@ async fn a_ca_with_another_hash_is_not_trusted_and_sees_no_token() {
 async fn who_delivers_the_right_ca_without_its_key_sees_no_token() {
     let (cloud, folder) = (FakeCloud::start(Behaviour::Impostor).await, tempdir().unwrap());
     let err = cloud.certificates(folder.path(), Some(cloud.token())).obtain().await.unwrap_err();
-    assert!(chain_of(&err).contains("invalid peer certificate"), "{}", chain_of(&err));
+    assert!(Causes(&err).to_string().contains("invalid peer certificate"), "{}", Causes(&err));
     assert!(err.to_string().starts_with("cannot reach https://127.0.0.1:"), "{err}");
     assert_eq!(cloud.asked().len(), 1, "only /ca.crt");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -75,7 +66,9 @@ async fn what_the_cloud_says_is_passed_on() {
     cloud.now_is(Behaviour::Says(503, "later"));
     assert!(certificates.obtain().await.unwrap_err().is_transient());
     cloud.now_is(Behaviour::Endless);
-    assert!(chain_of(&certificates.obtain().await.unwrap_err()).ends_with("answer is longer than 1048576 bytes"));
+    assert!(
+        Causes(&certificates.obtain().await.unwrap_err()).to_string().ends_with("answer is longer than 1048576 bytes")
+    );
 }
 
 #[tokio::test]
@@ -122,7 +115,11 @@ async fn the_certificate_of_another_node_is_replaced_or_reported() {
     cloud.certificates(folder.path(), Some(cloud.token())).obtain().await.unwrap();
     fs::write(folder.path().join("server.key"), "no key").unwrap();
     let err = cloud.certificates(folder.path(), None).obtain().await.unwrap_err();
-    assert!(chain_of(&err).ends_with("server.crt cannot be used: private key cannot be parsed"), "{}", chain_of(&err));
+    assert!(
+        Causes(&err).to_string().ends_with("server.crt cannot be used: private key cannot be parsed"),
+        "{}",
+        Causes(&err)
+    );
     cloud.certificates(folder.path(), Some(cloud.token())).obtain().await.unwrap();
     assert!(cloud.certificates(folder.path(), None).stored().await.unwrap().is_some());
 }

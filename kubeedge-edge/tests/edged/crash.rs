@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kubeedge_core::resource::ResourceType;
+use kubeedge_core::{
+    meta::{Collection, Selector},
+    resource::ResourceType,
+};
+use kubeedge_edge::edged::PodRuntime as _;
 use tokio::time::Instant;
 
 use crate::{
@@ -76,5 +80,25 @@ async fn a_status_that_cannot_be_stored_is_told_later() {
     stage.disk.fail_commits(false);
     stage.told("web", |status| status["phase"] == "Running").await;
     assert_eq!(runtime.starts().len(), 1, "the pod ran all the time");
+    agent.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_week_without_a_cloud_leaves_no_more_behind_than_a_day() {
+    let mut stage = Stage::new(Cloud::absent());
+    stage.clock = Arc::new(PausedClock(Instant::now()));
+    let runtime = FakeRuntime::new(Arc::clone(&stage.clock), true);
+    stage.put(&ResourceType::Pod, &script("web", "exit 3")).await;
+    let agent = stage.agent_on(runtime.clone());
+    let mut left = Vec::new();
+    for day in 1..=7 {
+        tokio::time::sleep(Duration::from_hours(24)).await;
+        assert!(runtime.starts().len() > day * 250, "it is started again all the time");
+        let outbox = stage.store.list(kubeedge_core::outbox::selector()).await.unwrap();
+        let remembered = Selector::all(Collection::from(&ResourceType::PodStatus));
+        let containers = runtime.list_containers(None).await.unwrap();
+        left.push((outbox.len(), stage.store.list(remembered).await.unwrap().len(), containers.len()));
+    }
+    assert!(left.iter().all(|day| *day == (1, 1, left[0].2)) && left[0].2 <= 3, "{left:?}");
     agent.stop().await;
 }

@@ -176,7 +176,12 @@ async fn an_error_about_the_lease_is_never_taken_for_the_lease() {
     let (stage, agent) = stage(&api);
     stage.cloud.connect(1);
     stage.cloud.got("renewal", is(&Operation::Update, LEASE)).await;
-    for error in [nameless, unreachable, Answer::Done] {
+    // With members that are something else than they should be, which must not end the agent either.
+    let strange = |spec: Value| {
+        object(&json!({"metadata": {"name": "edge-1", "resourceVersion": "7", "uid": "u"}, "spec": spec}))
+    };
+    let strange = [strange(json!("soon")), strange(json!([1])), object(&json!(["lease"])), object(&json!(7))];
+    for error in [nameless, unreachable, Answer::Done].into_iter().chain(strange) {
         api.lock().unwrap().errors.push((LEASE, error));
         let before =
             (stage.cloud.count(is(&Operation::Query, LEASE)), stage.cloud.count(is(&Operation::Update, LEASE)));

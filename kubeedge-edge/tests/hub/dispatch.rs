@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use kubeedge_core::{
     message::{Content, Message},
-    meta::{Collection, MetaHandle, MetaKey, Record},
+    meta::{Collection, MetaHandle, MetaKey, Record, Selector},
     names::ResourceVersion,
     resource::{Resource, ResourceType},
     service::BoxError,
@@ -220,4 +220,19 @@ async fn recorded_objects_are_stored() {
         }
     }
     assert!(expected.is_empty(), "not stored: {expected:?}");
+}
+
+#[tokio::test]
+async fn records_of_the_node_itself_are_not_the_clouds_to_write() {
+    let rig = Rig::new();
+    for kind in ["twin", "outbox", "podstatus"] {
+        for operation in [Operation::Update, Operation::Delete] {
+            let mut message = downlink("web", operation).content(object("u-1", 1, "x"));
+            message.resource = Resource::parse(&format!("default/{kind}/web"), &Group::Resource);
+            let reason = rig.refused(&message).await;
+            assert!(reason.contains(kind), "{reason}");
+        }
+        let all = Selector::all(Collection::new(kind).unwrap());
+        assert!(rig.store.list(all).await.unwrap().is_empty());
+    }
 }

@@ -1,5 +1,8 @@
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,10 +52,19 @@ async fn dials_come_after_growing_random_pauses_until_the_cloud_speaks() {
     pauses.sort_unstable();
     pauses.dedup();
     assert!(pauses.len() > 8, "pauses are random: {pauses:?}");
-    // A session in which the cloud says something is healthy.
+    // A cloud that takes every link, says something and loses it again is met by no storm.
+    let start = Instant::now();
+    for _ in 0..12 {
+        let mut cloud = rig.accept().await;
+        cloud.send(downlink("a", Operation::Update)).await;
+        cloud.expect().await;
+    }
+    assert!(start.elapsed() > Duration::from_secs(40), "12 links within {:?}", start.elapsed());
+    // A session that lasts, and in which the cloud says something, is healthy.
     let mut cloud = rig.accept().await;
     cloud.send(downlink("a", Operation::Update)).await;
     cloud.expect().await;
+    tokio::time::sleep(Duration::from_secs(31)).await;
     drop(cloud);
     let healthy = Instant::now();
     rig.accept().await;
@@ -281,4 +293,39 @@ async fn sessions_follow_their_configuration() {
         keepalives += usize::from(within(cloud.0.next()).await.unwrap().unwrap().operation == Operation::Keepalive);
     }
     assert!((4..=5).contains(&keepalives), "{keepalives}");
+}
+
+/// Counts what is told as a warning or worse.
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_week_without_a_cloud_is_one_warning() {
+    let warnings = Arc::new(AtomicUsize::new(0));
+    let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&warnings)));
+    let rig = Rig::new(config(), 8, acknowledging());
+    drop(rig.acceptor);
+    tokio::time::sleep(Duration::from_hours(7 * 24)).await;
+    assert_eq!(warnings.load(Ordering::Relaxed), 1);
 }

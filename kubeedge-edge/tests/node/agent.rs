@@ -9,7 +9,10 @@ use kubeedge_core::{
     wire::json,
     words::{Operation, Source},
 };
-use kubeedge_edge::config::{EdgeCore, EdgeCoreConfig, StartError};
+use kubeedge_edge::{
+    bus::BrokerError,
+    config::{EdgeCore, EdgeCoreConfig, StartError},
+};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -119,4 +122,14 @@ async fn what_cannot_be_opened_is_told() {
     config.modules.edge_hub.http_server = "http://cloud".into();
     let refused = EdgeCore::from_config(&config).unwrap().start().await.unwrap_err();
     assert!(matches!(refused, StartError::Certificates(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_broker_of_the_agent_is_for_this_machine_unless_there_is_a_password() {
+    let folder = TempDir::new().unwrap();
+    let open = config(folder.path(), "{mqttMode: 0, mqttServerInternal: 'tcp://0.0.0.0:0'}");
+    let refused = EdgeCore::from_config(&open).unwrap().token_file(None).start().await;
+    assert!(matches!(refused.unwrap_err(), StartError::Broker(BrokerError::Exposed(_))));
+    let default = EdgeCoreConfig::default().modules.event_bus.mqtt_server_internal;
+    assert!(default.starts_with("tcp://127.0.0.1:"), "{default}");
 }

@@ -1,12 +1,16 @@
 use std::{sync::Arc, time::Duration};
 
 use kubeedge_core::{
+    message::Message,
     meta::{Collection, MetaHandle, MetaKey},
-    names::PropertyName,
-    resource::ResourceType,
-    testing::{MemoryStore, twin_suite},
+    names::{PropertyName, UnixMillis},
+    outbox,
+    resource::{Resource, ResourceType},
+    testing::{MemoryStore, MemoryTransport, twin_suite},
+    transport::TransportHandle,
     twin::{PropertyPatch, TwinPatch},
     uplink::LinkState,
+    words::{Group, Operation, Source},
 };
 use kubeedge_edge::{
     edged::EdgedConfig,
@@ -151,4 +155,26 @@ async fn a_node_whose_store_is_closed_says_that_it_stopped_and_a_dropped_one_is_
     assert!(["outbox", "devices"].contains(&stopped.part), "{stopped}");
     drop(running);
     assert!(cloud.next().await.is_none(), "a dropped node leaves no link behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_does_not_listen_costs_only_the_link() {
+    // The far end of the link waits in the acceptor, and nobody reads it.
+    let (transport, _unread) = MemoryTransport::new(1);
+    let node = EdgeNode::builder("edge-1")
+        .endpoint("cloud:10000")
+        .transport(TransportHandle::of(transport))
+        .meta_store(MetaHandle::of(MemoryStore::new()))
+        .spawn()
+        .await
+        .unwrap();
+    within(node.link_state().wait_for(|state| state.is_connected())).await.unwrap();
+    // More than the link holds, so that it cannot be closed in order.
+    let message = Message::new(UnixMillis(0), Source::Twin, Group::Resource, Operation::Update, Resource::Membership);
+    for subject in ["a", "b", "c"] {
+        node.store().commit(vec![outbox::leave(subject, &message)]).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await; // paused time: everything that can run has run
+    let unfinished = node.shutdown(Duration::from_secs(3)).await.unwrap_err();
+    assert_eq!(unfinished.parts, ["hub"], "twins and devices had their own time");
 }

@@ -29,5 +29,7 @@ pub(super) fn json(body: &[u8]) -> Result<Value, ApiError> {
 pub(super) fn yaml(body: &[u8]) -> Result<Value, ApiError> {
     let bad = |why: String| ApiError::bad_request(format!("couldn't parse the body as YAML: {why}"));
     let text = std::str::from_utf8(body).map_err(|error| bad(error.to_string()))?;
-    serde_saphyr::from_str(text).map_err(|error| bad(error.to_string()))
+    // It refuses what is nested deeper than 64 levels, and documents that grow by their aliases.
+    serde_saphyr::from_str(text)
+        .map_err(|error| bad(error.without_snippet().to_string().lines().next().unwrap_or_default().to_owned()))
 }

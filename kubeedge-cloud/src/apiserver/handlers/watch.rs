@@ -23,7 +23,9 @@ use crate::apiserver::{
 /// How often a bookmark is sent to those who allow it.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long a watch lives that does not say so itself.
-const LONGEST: Duration = Duration::from_secs(30 * 60);
+const USUAL: Duration = Duration::from_secs(30 * 60);
+/// How long any watch lives.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Changes that are taken from the history in one go; between two goes others get a turn.
 const GO: usize = 256;
 
@@ -37,7 +39,8 @@ pub(super) fn watch(call: &Call) -> Result<Reply, ApiError> {
     if initial && query.text("resourceVersionMatch") != Some("NotOlderThan") {
         return Err(ApiError::bad_request("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
     }
-    let timeout = query.number::<u64>("timeoutSeconds")?.filter(|s| *s > 0).map_or(LONGEST, Duration::from_secs);
+    let timeout = query.number::<u64>("timeoutSeconds")?.filter(|s| *s > 0);
+    let timeout = timeout.map_or(USUAL, |seconds| Duration::from_secs(seconds).min(LONGEST));
     let state = call.store.state().clone();
     let changed = state.subscribe(&call.resource().id).ok_or_else(ApiError::no_such_path)?;
     let now = Instant::now();

@@ -6,6 +6,7 @@ use super::defaults::or;
 
 /// Fills in what a pod leaves open.
 pub(super) fn fill(object: &mut Value) {
+    let mirrors = object.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some();
     let spec = &mut object["spec"];
     or(spec, "restartPolicy", "Always");
     or(spec, "terminationGracePeriodSeconds", 30);
@@ -13,9 +14,12 @@ pub(super) fn fill(object: &mut Value) {
     or(spec, "schedulerName", "default-scheduler");
     or(spec, "enableServiceLinks", true);
     or(spec, "securityContext", json!({}));
-    or(spec, "serviceAccountName", "default");
-    let account = spec["serviceAccountName"].clone();
-    or(spec, "serviceAccount", account);
+    // A mirror of a pod that a node runs from a file acts for nobody.
+    if !mirrors {
+        or(spec, "serviceAccountName", "default");
+        let account = spec["serviceAccountName"].clone();
+        or(spec, "serviceAccount", account);
+    }
     or(spec, "priority", 0);
     or(spec, "preemptionPolicy", "PreemptLowerPriority");
     for list in ["initContainers", "containers"] {

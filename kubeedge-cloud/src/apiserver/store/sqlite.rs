@@ -1,8 +1,12 @@
 //! The database: one table of objects, one of settings.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 use super::{
     cache::Cache,
@@ -28,7 +32,27 @@ const LAYOUT: i64 = 1;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The database cannot be opened, read or written.
+    /// Another process, or another part of this one, has the database open.
+    #[error("{} is in use by another process", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not a database, or a damaged one.
+    #[error("{} is not a database, or is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be opened or written.
+    #[error("{} cannot be used: {why}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The database cannot be opened, read or written, for another reason.
     #[error("database failed")]
     Database(#[from] rusqlite::Error),
     /// The database was written by a later version of this program.
@@ -61,6 +85,32 @@ pub enum StoreError {
     /// The store was closed before it was open.
     #[error("store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// The same error, with the file if the file is to blame.
+    pub(super) fn at(self, path: Option<&Path>) -> Self {
+        let (Self::Database(error), Some(path)) = (&self, path) else { return self };
+        let unusable = |why| Self::Unusable { path: path.to_owned(), why };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path: path.to_owned() },
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged { path: path.to_owned() },
+            Some(ErrorCode::CannotOpen) if path.is_dir() => unusable("it is a folder"),
+            Some(ErrorCode::CannotOpen) if path.parent().is_some_and(is_absent) => {
+                unusable("its folder does not exist")
+            }
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => unusable("it may not be opened"),
+            Some(ErrorCode::ReadOnly) => unusable("it may not be written"),
+            Some(ErrorCode::DiskFull) => unusable("the disk is full"),
+            Some(ErrorCode::SystemIoFailure) => unusable("reading or writing it failed"),
+            _ => self,
+        }
+    }
+}
+
+fn is_absent(folder: &Path) -> bool {
+    // A path without a folder is one in the working directory.
+    !folder.as_os_str().is_empty() && !folder.exists()
 }
 
 /// The connection that the writer owns.
@@ -185,4 +235,21 @@ fn random_token() -> Result<String, ring::error::Unspecified> {
     let mut bytes = [0; 32];
     ring::rand::SystemRandom::new().fill(&mut bytes)?;
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_only_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.db");
+        drop(Database::open(Some(&path)).unwrap());
+        // Root may write to any file, so this connection is one that must not.
+        let connection = Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let error = Database(connection).put_setting("a", b"b").unwrap_err().at(Some(&path));
+        assert_eq!(error.to_string(), format!("{} cannot be used: it may not be written", path.display()));
+    }
 }

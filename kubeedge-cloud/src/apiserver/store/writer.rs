@@ -42,13 +42,15 @@ pub(super) fn spawn(
     closed: CancellationToken,
 ) -> Result<(), StoreError> {
     let run = move || {
+        // Also when this thread panics: nobody may wait for changes that no longer come.
+        let _closed = closed.drop_guard();
         let started = Database::open(path.as_deref()).and_then(|database| {
             let secrets = (database.secret("admin-token")?, database.secret("signing-key")?);
             let cache = database.load()?;
             Ok((database, cache, secrets))
         });
         match started {
-            Err(error) => drop(opened.send(Err(error))),
+            Err(error) => drop(opened.send(Err(error.at(path.as_deref())))),
             Ok((database, cache, (admin_token, signing_key))) => {
                 let collector = Collector::new(&cache);
                 let cache = Arc::new(RwLock::new(cache));
@@ -57,7 +59,6 @@ pub(super) fn spawn(
                 }
             }
         }
-        closed.cancel();
     };
     std::thread::Builder::new().name("apiserver-store".to_owned()).spawn(run).map_err(StoreError::Thread)?;
     Ok(())

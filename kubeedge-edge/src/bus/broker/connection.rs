@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use kubeedge_core::bus::BusEvent;
+use kubeedge_core::{bus::BusEvent, service::Causes};
 use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -16,7 +16,6 @@ use super::{
     session::{Session, Step, Violation, suback},
 };
 use crate::bus::{
-    Chain,
     queue::{Holds, Policy, Queue},
     wire::{Turn, Wire, WireError},
 };
@@ -70,7 +69,7 @@ impl Connection {
         };
         let session = match admitted {
             Ok(session) => session,
-            Err(end) => return tracing::debug!(%peer, error = %Chain(&end), "mqtt client is not let in"),
+            Err(end) => return tracing::debug!(%peer, error = %Causes(&end), "mqtt client is not let in"),
         };
         let queue = Queue::new(shared.config.session_queue, Policy::HoldFor(shared.config.patience));
         let Ok(id) = shared.router.attach(Arc::clone(&queue)) else { return };
@@ -94,8 +93,8 @@ impl Connection {
         queue.abandon();
         let client = session.client_id;
         match &end {
-            End::Slow | End::Stalled => tracing::warn!(%peer, client, error = %Chain(&end), "mqtt client is cut off"),
-            end => tracing::debug!(%peer, client, error = %Chain(end), "mqtt client is gone"),
+            End::Slow | End::Stalled => tracing::warn!(%peer, client, error = %Causes(&end), "mqtt client is cut off"),
+            end => tracing::debug!(%peer, client, error = %Causes(end), "mqtt client is gone"),
         }
         if let Some(will) = session.will
             && !matches!(end, End::Left | End::Shutdown)

@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::queue::{Holds, Queue};
 
+/// How often all retained events may wait for one subscriber, whose filters may overlap.
+const RETAINED_TIMES: usize = 8;
+
 /// A subscriber: a connected client, or one subscription in process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SubscriberId(u64);
@@ -91,8 +94,9 @@ impl Router {
             None if subscriber.filters.len() >= limit => return false,
             None => subscriber.filters.push((filter.clone(), qos)),
         }
+        let extra = state.retained.len().saturating_mul(RETAINED_TIMES);
         for event in state.retained.values().filter(|event| filter.matches(&event.topic)) {
-            subscriber.queue.preload(Event { qos: event.qos.min(qos), ..event.clone() });
+            subscriber.queue.preload(Event { qos: event.qos.min(qos), ..event.clone() }, extra);
         }
         true
     }
@@ -203,6 +207,20 @@ mod tests {
         router.unsubscribe(id, &TopicFilter::new("a/#").unwrap());
         router.publish(&event("a/b", "2")).unwrap();
         assert_eq!(next(&queue).qos, Qos::AtMostOnce);
+    }
+
+    #[test]
+    fn who_asks_for_retained_events_and_takes_none_is_cut_off() {
+        let router = Router::new(1000);
+        router.publish(&event("a/b", "1")).unwrap();
+        let (id, queue) = subscriber(&router);
+        let filter = TopicFilter::new("a/#").unwrap();
+        for _ in 0..100 {
+            router.unsubscribe(id, &filter);
+            subscribe(&router, id, "a/#", Qos::AtLeastOnce);
+        }
+        assert_ready!(spawn(queue.ended()).poll());
+        assert!(assert_ready!(spawn(queue.next()).poll()).is_none(), "and nothing is kept for it");
     }
 
     #[test]

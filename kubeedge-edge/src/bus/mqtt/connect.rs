@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use kubeedge_core::service::Causes;
 use rumqttc::mqttbytes::v4::{ConnAck, Connect, ConnectReturnCode, Login, Packet};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -12,9 +13,9 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::{MqttOptions, Shared};
-use crate::bus::{
-    Chain,
-    wire::{Turn, Wire, WireError},
+use crate::{
+    backoff::Backoff,
+    bus::wire::{Turn, Wire, WireError},
 };
 
 /// Either kind of stream.
@@ -39,29 +40,6 @@ enum ConnectError {
     Refused(&'static str),
 }
 
-/// Pauses between attempts: doubling, half of each random.
-#[derive(Debug)]
-struct Backoff {
-    range: (Duration, Duration),
-    next: Duration,
-}
-
-impl Backoff {
-    fn new(range: (Duration, Duration)) -> Self {
-        Self { range, next: range.0 }
-    }
-
-    fn pause(&mut self) -> Duration {
-        let pause = self.next.min(self.range.1);
-        self.next = pause * 2;
-        pause.mul_f64(0.5 + fastrand::f64() / 2.0)
-    }
-
-    fn reset(&mut self) {
-        self.next = self.range.0;
-    }
-}
-
 /// Dials until it succeeds. Kept across the connections of one client id.
 #[derive(Debug)]
 pub(super) struct Dialer {
@@ -74,7 +52,12 @@ pub(super) struct Dialer {
 
 impl Dialer {
     pub(super) fn new(client_id: String, options: &MqttOptions) -> Self {
-        Self { client_id, backoff: Backoff::new(options.reconnect), since: None, complained: false }
+        Self {
+            client_id,
+            backoff: Backoff::new(options.reconnect.0, options.reconnect.1),
+            since: None,
+            complained: false,
+        }
     }
 
     /// The next connection; `None` on shutdown.
@@ -105,9 +88,9 @@ impl Dialer {
                         shared.refused(Some(error.to_string()));
                     }
                     if std::mem::replace(&mut self.complained, true) {
-                        tracing::debug!(client = self.client_id, error = %Chain(&error), "still no mqtt broker");
+                        tracing::debug!(client = self.client_id, error = %Causes(&error), "still no mqtt broker");
                     } else {
-                        tracing::warn!(client = self.client_id, broker = %options.endpoint, error = %Chain(&error), "no mqtt broker");
+                        tracing::warn!(client = self.client_id, broker = %options.endpoint, error = %Causes(&error), "no mqtt broker");
                     }
                 }
             }
@@ -183,23 +166,5 @@ impl std::fmt::Display for super::options::Endpoint {
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_limit_and_start_again() {
-        let (first, longest) = (Duration::from_millis(100), Duration::from_millis(700));
-        let mut backoff = Backoff::new((first, longest));
-        for nominal in [100, 200, 400, 700, 700] {
-            let nominal = Duration::from_millis(nominal);
-            let pause = backoff.pause();
-            assert!(pause >= nominal / 2 && pause <= nominal, "{pause:?} for {nominal:?}");
-        }
-        backoff.reset();
-        assert!(backoff.pause() <= first);
     }
 }

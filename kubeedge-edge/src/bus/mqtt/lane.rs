@@ -10,6 +10,7 @@ use std::{
 
 use kubeedge_core::{
     bus::{BusError, Event},
+    service::Causes,
     topic::TopicFilter,
 };
 use rumqttc::mqttbytes::{
@@ -30,7 +31,6 @@ use super::{
     publisher::Lost,
 };
 use crate::bus::{
-    Chain,
     packet::{event_in, qos_out},
     queue::{Holds, Queue},
     wire::{Turn, WireError},
@@ -212,7 +212,7 @@ pub(super) async fn run(lane: Arc<Lane>, shared: &Shared, shutdown: &Cancellatio
         };
         match ended {
             Ok(()) => leave(connection.link).await,
-            Err(error) => tracing::warn!(error = %Chain(&error), "lost the mqtt broker while subscribed"),
+            Err(error) => tracing::warn!(error = %Causes(&error), "lost the mqtt broker while subscribed"),
         }
         lane.lost();
         if shutdown.is_cancelled() {

@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, sync::atomic::Ordering};
 
-use kubeedge_core::bus::{BusError, Event, Qos};
+use kubeedge_core::{
+    bus::{BusError, Event, Qos},
+    service::Causes,
+};
 use rumqttc::mqttbytes::v4::{Packet, PubRel};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -16,7 +19,6 @@ use super::{
     keepalive::{Due, Keepalive},
 };
 use crate::bus::{
-    Chain,
     inflight::Inflight,
     packet::publish_out,
     wire::{Turn, WireError},
@@ -69,7 +71,7 @@ pub(super) async fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>, shutdown
         shared.connected.store(false, Ordering::Relaxed);
         match ended {
             Ok(()) => return leave(connection.link).await,
-            Err(error) => tracing::warn!(error = %Chain(&error), "lost the mqtt broker while publishing"),
+            Err(error) => tracing::warn!(error = %Causes(&error), "lost the mqtt broker while publishing"),
         }
         unsent = connection.salvage();
     }

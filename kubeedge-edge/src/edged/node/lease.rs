@@ -66,7 +66,8 @@ impl NodeAgent {
             Answer::Object(object) => {
                 let lease: Value = object.parse()?;
                 let ours = lease["metadata"]["name"] == self.config.node.as_str()
-                    && lease["metadata"]["resourceVersion"].is_string();
+                    && lease["metadata"]["resourceVersion"].is_string()
+                    && (lease["spec"].is_object() || lease["spec"].is_null());
                 if ours { Ok(lease) } else { Err(NodeError::Strange) }
             }
             Answer::Refused(status) => Err(NodeError::Refused(status)),

@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    POD_ROOT, blocking, failed,
+    POD_ROOT, blocking,
     kernel::{self, Ended, Watched},
     not_found, root,
     state::{self, ContainerRecord, SandboxRecord, StateRecord},
@@ -233,7 +233,10 @@ impl Shared {
             }
         };
         record.state = state;
-        self.save(&sandbox, &record).map_err(failed)?;
+        // What is on the disk is enough to find the process again. Not to know it here would start it once more.
+        if let Err(error) = self.save(&sandbox, &record) {
+            tracing::warn!(container = %id, error = %error, "state of container not written");
+        }
         let mut pods = self.lock();
         if let Some(container) = pods.containers.get_mut(id) {
             container.record = record;
@@ -257,7 +260,7 @@ impl Shared {
         let mut words = launch.command.iter().chain(&launch.args);
         let program = words.next().ok_or_else(|| io::Error::other("no command is given"))?;
         let root = self.container_root(sandbox, &record.name);
-        let directory = root::working_dir(&root, &launch.working_dir)?;
+        let directory = root::working_dir(&root, &launch.working_dir, &launch.mounts)?;
         if let Some(parent) = record.log_path.parent() {
             fs::create_dir_all(parent)?;
         }

@@ -37,8 +37,18 @@ pub(super) fn write(dir: &Path, files: &Files) -> io::Result<()> {
     }
     let fresh = format!("..{}", uuid::Uuid::new_v4().simple());
     let target = dir.join(&fresh);
-    fs::create_dir(&target)?;
-    fs::set_permissions(&target, fs::Permissions::from_mode(0o755))?;
+    if let Err(error) = fill(&target, files).and_then(|()| switch(dir, &fresh)) {
+        // It will be tried again and again: what is left each time would fill the disk.
+        _ = fs::remove_dir_all(&target);
+        return Err(error);
+    }
+    link_names(dir, files)?;
+    remove_stale(dir, &fresh)
+}
+
+fn fill(target: &Path, files: &Files) -> io::Result<()> {
+    fs::create_dir(target)?;
+    fs::set_permissions(target, fs::Permissions::from_mode(0o755))?;
     for (path, file) in files {
         let path = target.join(path);
         if let Some(parent) = path.parent() {
@@ -47,12 +57,15 @@ pub(super) fn write(dir: &Path, files: &Files) -> io::Result<()> {
         fs::write(&path, &file.content)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
     }
+    Ok(())
+}
+
+/// Makes `fresh` the present directory.
+fn switch(dir: &Path, fresh: &str) -> io::Result<()> {
     let next = dir.join(NEW_DATA);
     _ = fs::remove_file(&next);
-    symlink(&fresh, &next)?;
-    fs::rename(&next, &data)?;
-    link_names(dir, files)?;
-    remove_stale(dir, &fresh)
+    symlink(fresh, &next)?;
+    fs::rename(&next, dir.join(DATA))
 }
 
 /// What is at the top of the volume.
@@ -107,8 +120,9 @@ fn same(data: &Path, files: &Files) -> io::Result<bool> {
                 continue;
             }
             let Some(wanted) = files.get(&path) else { return Ok(false) };
+            // One that its mode keeps from us as well is written anew.
             let mode = entry.metadata()?.permissions().mode() & 0o777;
-            if mode != wanted.mode || fs::read(entry.path())? != wanted.content {
+            if mode != wanted.mode || fs::read(entry.path()).ok().as_deref() != Some(&*wanted.content) {
                 return Ok(false);
             }
             seen += 1;

@@ -68,7 +68,7 @@ fn a_write_that_was_cut_off_is_mended() {
 #[test]
 fn items_choose_keys_paths_and_modes() {
     let dir = tempfile::tempdir().unwrap();
-    let items = json!([{"key": "a", "path": "deep/er/a.txt", "mode": 0o400}]);
+    let items = json!([{"key": "a", "path": "./deep/./er/a.txt", "mode": 0o400}]);
     let volumes = json!([{"name": "all", "projected": {"sources": [
         {"configMap": {"name": "settings", "items": items}},
         {"downwardAPI": {"items": [{"path": "ns", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
@@ -84,7 +84,7 @@ fn items_choose_keys_paths_and_modes() {
 #[test]
 fn paths_that_leave_the_volume_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    for path in ["../x", "/etc/x", "..data", "a/../../x", ""] {
+    for path in ["../x", "/etc/x", "..data", "./..data/x", "././..", ".", "a/../../x", ""] {
         let items = json!([{"key": "a", "path": path}]);
         let pod = pod(&json!([{"name": "cfg", "configMap": {"name": "settings", "items": items}}]));
         let error = write(dir.path(), &pod, &settings(&[("a", "1")])).unwrap_err().to_string();
@@ -106,6 +106,22 @@ fn paths_that_leave_the_volume_are_refused() {
     assert_eq!(mounts("a/b").unwrap()[0].host_path, work.join("a/b"));
     assert!(mounts("../x").is_err());
     assert!(mounts("link").is_err());
+    let outside = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), work.join("out")).unwrap();
+    assert!(mounts("out/new/er").unwrap_err().to_string().contains("\"out/new/er\""));
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0, "not even made before it is refused");
+}
+
+#[test]
+fn a_write_that_fails_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let both = json!([{"key": "a", "path": "x"}, {"key": "a", "path": "x/y"}]);
+    let pod = pod(&json!([{"name": "cfg", "configMap": {"name": "settings", "items": both}}]));
+    for _ in 0..3 {
+        assert!(write(dir.path(), &pod, &settings(&[("a", "1")])).is_err());
+    }
+    let volume = dir.path().join("volumes/kubernetes.io~configmap/cfg");
+    assert_eq!(fs::read_dir(volume).unwrap().count(), 0, "it is tried for ever");
 }
 
 #[test]

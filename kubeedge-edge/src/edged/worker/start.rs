@@ -4,11 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::Container;
-use kubeedge_core::names::UnixMillis;
+use kubeedge_core::{names::UnixMillis, service::Causes};
 
 use super::{FetchError, Reference, WorkError, Worker};
 use crate::edged::{
-    causes::Causes,
     decide::{Waiting, later, spec_hash},
     env::{FieldContext, environment, expand},
     process::blocking,
@@ -21,6 +20,9 @@ use crate::edged::{
 const FETCH_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a container waits for the cloud's word about a reference that it can do without.
 const OPTIONAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest reason that is told, in bytes: names in it may be of any length.
+const LONGEST_MESSAGE: usize = 1024;
 
 const CONFIG_ERROR: &str = "CreateContainerConfigError";
 
@@ -76,7 +78,8 @@ impl Worker {
         let spec = entry.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
         let Some(container) = spec.into_iter().find(|container| container.name == name) else { return Ok(None) };
         let now = self.shared.clock.now();
-        let wait = |reason: &str, message: String, delay: Duration| {
+        let wait = |reason: &str, mut message: String, delay: Duration| {
+            message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
             Ok(Some(Waiting { reason: reason.to_owned(), message, until: later(now, delay) }))
         };
         let retry = self.shared.config.retry;

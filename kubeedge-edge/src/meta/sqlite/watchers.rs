@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Changes that wait for a watcher; when there are more, the oldest go and the watcher is told.
 const WAITING: usize = 256;
+/// Bytes of such changes, but for the newest one, which may be longer by itself.
+const WAITING_BYTES: usize = 4 * 1024 * 1024;
 
 /// The open watches of a store.
 #[derive(Default)]
@@ -33,8 +35,24 @@ struct Queue {
 #[derive(Default)]
 struct State {
     events: VecDeque<MetaEvent>,
+    bytes: usize,
     lagged: u64,
     ended: bool,
+}
+
+impl State {
+    fn pop(&mut self) -> Option<MetaEvent> {
+        let event = self.events.pop_front()?;
+        self.bytes -= bytes_of(&event);
+        Some(event)
+    }
+}
+
+fn bytes_of(event: &MetaEvent) -> usize {
+    match event {
+        MetaEvent::Put(record) => record.value.len(),
+        _ => 0,
+    }
 }
 
 impl Queue {
@@ -44,10 +62,14 @@ impl Queue {
 
     fn push(&self, event: MetaEvent) {
         let mut state = self.lock();
-        if state.events.len() >= WAITING {
-            state.events.pop_front();
+        let bytes = bytes_of(&event);
+        while state.events.len() >= WAITING || state.bytes + bytes > WAITING_BYTES {
+            if state.pop().is_none() {
+                break;
+            }
             state.lagged += 1;
         }
+        state.bytes += bytes;
         state.events.push_back(event);
         drop(state);
         self.arrived.notify_one();
@@ -61,7 +83,7 @@ impl Queue {
                     0 => {}
                     missed => return Some(MetaEvent::Lagged(missed)),
                 }
-                if let Some(event) = state.events.pop_front() {
+                if let Some(event) = state.pop() {
                     return Some(event);
                 }
                 if state.ended {

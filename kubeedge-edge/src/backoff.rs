@@ -1,27 +1,29 @@
+//! Pauses between attempts that may fail for long.
+
 use std::time::Duration;
 
 /// Pauses that double, each cut to a random part of itself, so that a fleet that lost its cloud does not come back at
 /// one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
     ceiling: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, ceiling: first.min(longest) }
     }
 
     /// The next pause: anything from nothing to the ceiling, which then doubles.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.ceiling.mul_f64(fastrand::f64());
         self.ceiling = self.ceiling.saturating_mul(2).min(self.longest);
         pause
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.ceiling = self.first.min(self.longest);
     }
 }
