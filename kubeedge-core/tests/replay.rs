@@ -83,7 +83,7 @@ fn our_session_takes_the_place_of_the_go_edge() {
                         assert!(message.parent.is_none());
                         // What Go acknowledges is delivered to us, so that we can.
                         let is_object = message.group == Group::Resource && message.resource.object().is_some();
-                        let later = steps.last().unwrap().at - *at > Duration::from_secs(1);
+                        let later = steps.last().unwrap().at > *at + Duration::from_secs(1);
                         assert!(!is_object || !later || acked.contains(&message.id), "{flow}: {}", message.resource);
                     }
                     // The recording began, or the edge started anew, between request and answer.
@@ -124,7 +124,7 @@ fn our_session_takes_the_place_of_the_go_cloud() {
             for event in events(&mut session) {
                 match event {
                     SessionEvent::Settled(ticket, Ok(Receipt::Done)) => {
-                        confirmed += usize::from(waiting.remove(&ticket))
+                        confirmed += usize::from(waiting.remove(&ticket));
                     }
                     SessionEvent::Deliver(request) => {
                         assert!(request.operation != Operation::Response, "{flow}: an acknowledgement is no request");

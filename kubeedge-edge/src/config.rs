@@ -41,8 +41,17 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// It is not YAML.
-    #[error("not YAML: {0}")]
-    Syntax(String),
+    #[error("{origin}:{line}:{column}: {reason}")]
+    Syntax {
+        /// The file.
+        origin: String,
+        /// Line in it, from 1.
+        line: u64,
+        /// Column in it, from 1.
+        column: u64,
+        /// What is wrong there.
+        reason: String,
+    },
     /// A key has a value that it cannot have.
     #[error(transparent)]
     Value(#[from] BadValue),
@@ -52,6 +61,15 @@ impl ConfigError {
     pub(crate) fn value(key: &str, value: impl std::fmt::Display, why: impl Into<String>) -> Self {
         BadValue::new(key, value, why).into()
     }
+
+    fn syntax(origin: &str, error: &serde_saphyr::Error) -> Self {
+        let (line, column) = error.location().map_or((1, 1), |location| (location.line(), location.column()));
+        let text = error.without_snippet().to_string();
+        let place = format!(" at line {line}, column {column}");
+        let reason = text.lines().next().unwrap_or_default();
+        let reason = reason.strip_suffix(&*place).unwrap_or(reason).to_owned();
+        Self::Syntax { origin: origin.to_owned(), line, column, reason }
+    }
 }
 
 impl EdgeCoreConfig {
@@ -60,14 +78,7 @@ impl EdgeCoreConfig {
     /// # Errors
     /// [`ConfigError`] names the key and its value, or the place of a syntax error.
     pub fn from_yaml(text: &str) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
-        let given: serde_json::Value = match text.trim() {
-            "" => serde_json::Value::Null,
-            text => serde_saphyr::from_str(text)
-                .map_err(|error| ConfigError::Syntax(error.to_string().replace('\n', " ")))?,
-        };
-        let (config, warnings) = overlay(&Self::default(), given, &rules::RULES)?;
-        validate::check(&config)?;
-        Ok((config, warnings))
+        Self::parse(text, "edgecore.yaml")
     }
 
     /// Reads the file at `path`; see [`EdgeCoreConfig::from_yaml`].
@@ -75,7 +86,17 @@ impl EdgeCoreConfig {
         let path = path.as_ref();
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })?;
-        Self::from_yaml(&text)
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    fn parse(text: &str, origin: &str) -> Result<(Self, Vec<ConfigWarning>), ConfigError> {
+        let given: serde_json::Value = match text.trim() {
+            "" => serde_json::Value::Null,
+            _ => serde_saphyr::from_str(text).map_err(|error| ConfigError::syntax(origin, &error))?,
+        };
+        let (config, warnings) = overlay(&Self::default(), given, &rules::RULES)?;
+        validate::check(&config)?;
+        Ok((config, warnings))
     }
 }
 

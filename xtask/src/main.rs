@@ -9,13 +9,11 @@ const USAGE: &str =
     "usage: cargo xtask size    build edgecore and cloudcore for release, print size, memory and start time";
 
 fn main() -> ExitCode {
-    match env::args().nth(1).as_deref() {
-        Some("size") => size(),
-        _ => {
-            eprintln!("{USAGE}");
-            ExitCode::from(2)
-        }
+    if env::args().nth(1).as_deref() == Some("size") {
+        return size();
     }
+    eprintln!("{USAGE}");
+    ExitCode::from(2)
 }
 
 /// Runs the footprint example over the release binaries, as that one knows how to start them.

@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     cli::log_at(if args.verbose { Level::INFO } else { Level::ERROR });
     let options = Options { data: args.data, manifests: args.manifests };
-    let screen = Screen::new();
+    let screen = Screen::stdout();
     let tour = tokio::select! {
         tour = Tour::start(&options) => tour,
         _ = cli::asked_to_end() => return ExitCode::FAILURE,

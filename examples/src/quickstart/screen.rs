@@ -15,7 +15,7 @@ pub struct Screen {
 
 impl Screen {
     /// The screen of this process.
-    pub fn new() -> Self {
+    pub fn stdout() -> Self {
         Self { terminal: std::io::stdout().is_terminal() }
     }
 
@@ -28,31 +28,30 @@ impl Screen {
         self.clear_live();
         let number = self.paint("1;32", &format!("[{number}]"));
         let took = self.paint("2", &format!("({:.2} s)", took.as_secs_f64()));
-        self.line(&format!("{number} {what} {took}"));
+        line(&format!("{number} {what} {took}"));
     }
 
     /// A line that explains the step above it.
     pub fn note(self, text: &str) {
         self.clear_live();
-        self.line(&format!("    {text}"));
+        line(&format!("    {text}"));
     }
 
     /// A line in bold.
     pub fn title(self, text: &str) {
-        self.line(&self.paint("1", text));
+        line(&self.paint("1", text));
     }
 
     /// What went wrong.
     pub fn failure(self, text: &str) {
         self.clear_live();
-        self.line(&self.paint("1;31", text));
+        line(&self.paint("1;31", text));
     }
 
     /// A line that the next one replaces; only on a terminal.
     pub fn live(self, text: &str) {
         if self.terminal {
             print!("\r\x1b[2K    {}", self.paint("36", text));
-            // A terminal that went away is no reason to stop.
             let _ = std::io::stdout().flush();
         }
     }
@@ -63,18 +62,19 @@ impl Screen {
         }
     }
 
-    fn line(self, text: &str) {
-        let _ = writeln!(std::io::stdout(), "{text}");
-    }
-
     /// Rows of two columns.
     pub fn table(self, rows: &[(&str, String)]) {
         let width = rows.iter().map(|(left, _)| left.chars().count()).max().unwrap_or(0);
         for (left, right) in rows {
             let pad = " ".repeat(width - left.chars().count());
-            self.line(&format!("  {}{pad}  {right}", self.paint("36", left)));
+            line(&format!("  {}{pad}  {right}", self.paint("36", left)));
         }
     }
+}
+
+/// A terminal that went away is no reason to stop.
+fn line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Draws `values` as bars between the least and the greatest of them.

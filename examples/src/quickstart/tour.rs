@@ -43,7 +43,7 @@ pub struct Tour {
     screen: Screen,
     layout: Layout,
     /// Deletes the data folder at the end, if it was ours.
-    _temporary: Option<tempfile::TempDir>,
+    temporary: Option<tempfile::TempDir>,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     started: Instant,
@@ -75,7 +75,6 @@ async fn within<T>(step: &'static str, work: impl Future<Output = Result<T, Stri
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
 fn because(error: impl std::error::Error + 'static) -> String {
     one_line(&error)
 }
@@ -87,13 +86,13 @@ impl Tour {
     /// [`StepFailed`]; what was started is stopped.
     pub async fn start(options: &Options) -> Result<Self, StepFailed> {
         let (started, since) = (Instant::now(), SystemClock.now());
-        let screen = Screen::new();
+        let screen = Screen::stdout();
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         let guard = shutdown.clone().drop_guard();
 
         let (layout, temporary) = within("data folder", async { data_folder(options) }).await?;
         let step = Instant::now();
-        let cloud = within("cloudcore", start_cloud(&layout)).await?;
+        let cloud = within("cloudcore", Box::pin(start_cloud(&layout))).await?;
         let api_url = cloud.api_url().unwrap_or_default();
         screen.step(1, &format!("Kubernetes API at {api_url}"), step.elapsed());
         screen.note(&format!("export KUBECONFIG={}", layout.kubeconfig().display()));
@@ -108,7 +107,7 @@ impl Tour {
         let step = Instant::now();
         let relay = Relay::start(addresses.0, &tasks, shutdown.clone()).await;
         let relay = relay.map_err(|error| StepFailed { step: "relay", cause: because(error) })?;
-        let edge = within("edgecore", start_edge(&layout, &client, relay.addr(), addresses.1)).await?;
+        let edge = within("edgecore", Box::pin(start_edge(&layout, &client, relay.addr(), addresses.1))).await?;
         within("node", ready(&client, &edge)).await?;
         screen.step(3, &format!("edgecore: node {NODE} joined with a token and is Ready"), step.elapsed());
 
@@ -121,11 +120,10 @@ impl Tour {
         guard.disarm();
         let temperatures = VecDeque::with_capacity(WIDTH);
         let log = PathBuf::new();
-        let _temporary = temporary;
         Ok(Self {
             screen,
             layout,
-            _temporary,
+            temporary,
             shutdown,
             tasks,
             started,
@@ -359,16 +357,16 @@ impl Tour {
         self.tasks.close();
         // The relay and the boiler end at once; if not, the process ends without them.
         let _ = tokio::time::timeout(grace, self.tasks.wait()).await;
+        drop(self.temporary);
     }
 }
 
 fn data_folder(options: &Options) -> Result<(Layout, Option<tempfile::TempDir>), String> {
-    let (dir, temporary) = match &options.data {
-        Some(dir) => (dir.clone(), None),
-        None => {
-            let temporary = tempfile::Builder::new().prefix("kubeedge-quickstart-").tempdir().map_err(because)?;
-            (temporary.path().to_owned(), Some(temporary))
-        }
+    let (dir, temporary) = if let Some(dir) = &options.data {
+        (dir.clone(), None)
+    } else {
+        let temporary = tempfile::Builder::new().prefix("kubeedge-quickstart-").tempdir().map_err(because)?;
+        (temporary.path().to_owned(), Some(temporary))
     };
     let writable = |dir: &Path| -> std::io::Result<()> {
         std::fs::create_dir_all(dir)?;

@@ -282,4 +282,57 @@ mod tests {
         );
         assert_eq!(hub.send(&node("a"), Downlink::Notice(notice)), Err(NotConnected(node("a"))));
     }
+
+    /// A ledger that cannot be read, and counts who waits for it.
+    #[derive(Default)]
+    struct Away(Arc<()>);
+
+    #[async_trait::async_trait]
+    impl crate::sync::SyncLedger for Away {
+        async fn list(&self, _: &NodeName) -> Result<Vec<crate::sync::LedgerEntry>, crate::sync::LedgerError> {
+            let _waiting = self.0.clone();
+            std::future::pending().await
+        }
+
+        async fn record(&self, _: &NodeName, _: &crate::sync::LedgerEntry) -> Result<(), crate::sync::LedgerError> {
+            Ok(())
+        }
+
+        async fn forget(&self, _: &NodeName, _: &crate::sync::LedgerEntry) -> Result<(), crate::sync::LedgerError> {
+            Ok(())
+        }
+
+        async fn nodes(&self) -> Result<Vec<NodeName>, crate::sync::LedgerError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn sessions_that_come_and_go_while_the_api_is_away_leave_nothing() {
+        let (service, _api) =
+            tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<kube::client::Body>>();
+        let hub = HubHandle::new(10);
+        let truth = crate::sync::Truth::new(kube::Client::new(service, "default"), hub.clone());
+        let waiting = Arc::new(());
+        let log = crate::sync::DeliveryLog::new(Arc::new(Away(waiting.clone())));
+        let shutdown = tokio_util::sync::CancellationToken::new();
+        let greet = |_| std::future::ready(());
+        let compared = crate::sync::resync(truth, log, hub.clone(), Vec::new(), greet, shutdown.clone());
+        let compared = tokio::spawn(compared);
+        // One of these is ours, and one the ledger's.
+        let until = async |count: usize| {
+            while Arc::strong_count(&waiting) != count + 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let soon = std::time::Duration::from_secs(10);
+        for _ in 0..3 {
+            let (number, _mailbox) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap());
+            tokio::time::timeout(soon, until(1)).await.unwrap();
+            hub.leave(&node("a"), number);
+            tokio::time::timeout(soon, until(0)).await.unwrap();
+        }
+        shutdown.cancel();
+        compared.await.unwrap();
+    }
 }

@@ -41,16 +41,19 @@ pub(crate) async fn run<F>(
     let mut changes = hub.changes();
     let mut known = BTreeMap::<NodeName, SessionNumber>::new();
     let mut jobs = JoinSet::new();
+    // What connects meanwhile is seen below. Nodes that come and go while the API is away must not pile up here.
+    if shutdown.run_until_cancelled(truth.listed(&kinds)).await.is_none() {
+        return;
+    }
     loop {
         changes.mark_unchanged();
         let connected = hub.connected();
         for (node, number) in &connected {
             if known.get(node) != Some(number) {
                 let (truth, log, hub) = (truth.clone(), log.clone(), hub.clone());
-                let (kinds, greet) = (kinds.clone(), greet.clone());
+                let greet = greet.clone();
                 let (node, number) = (node.clone(), *number);
                 jobs.spawn(async move {
-                    truth.listed(&kinds).await;
                     if compare(&truth, &log, &hub, &node, number).await {
                         greet(node).await;
                     }
@@ -67,10 +70,19 @@ pub(crate) async fn run<F>(
 }
 
 async fn compare(truth: &Truth, log: &DeliveryLog, hub: &HubHandle, node: &NodeName, number: SessionNumber) -> bool {
+    let mut changes = hub.changes();
+    let gone = async {
+        // The hub outlives its sessions.
+        let _ended = changes.wait_for(|_| hub.session(node) != Some(number)).await;
+    };
+    tokio::select! {
+        () = gone => false,
+        done = compare_session(truth, log, node, number) => done,
+    }
+}
+
+async fn compare_session(truth: &Truth, log: &DeliveryLog, node: &NodeName, number: SessionNumber) -> bool {
     for pause in Pause::default() {
-        if hub.session(node) != Some(number) {
-            return false;
-        }
         match log.list(node).await {
             Ok(ledger) => {
                 let count = truth.resync(node, &ledger);

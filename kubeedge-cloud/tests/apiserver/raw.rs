@@ -271,8 +271,9 @@ async fn nothing_is_stored_that_could_not_be_read_again() {
             assert_eq!(refused.status, 400, "{kind} {depth}: {}", refused.body);
         }
     }
-    let doubling: String = (1..30).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]\n", i - 1)).collect();
-    let laughs = format!("a0: &a0 [1, 1]\n{doubling}metadata: {{name: laughs}}\n");
+    let mut laughs = vec!["metadata: {name: laughs}".to_owned(), "a0: &a0 [1, 1]".to_owned()];
+    laughs.extend((1..30).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]", i - 1)));
+    let laughs = laughs.join("\n");
     assert_eq!(call(&api, "POST", things, "application/yaml", laughs).await.status, 400);
     // Two halves that are not too deep by themselves.
     let half = format!("{}{}", "[".repeat(90), "]".repeat(90));

@@ -111,7 +111,7 @@ fn wrong_values_are_named_with_their_keys() {
     assert!(error("edgeHub: {quic: {enable: true}}").starts_with("modules.edgeHub.quic.enable is true:"));
     assert!(error("edgeHub: {websocket: {enable: false}}").starts_with("modules.edgeHub.websocket.enable is false:"));
     let yaml = |text: &str| EdgeCoreConfig::from_yaml(text).unwrap_err().to_string();
-    assert!(yaml("a: [").starts_with("not YAML: "));
+    assert_eq!(yaml("modules:\n  edged: [\n"), "edgecore.yaml:2:10: unclosed bracket '['");
     assert_eq!(yaml("- a"), "the file is [\"a\"]: a file of sections is needed");
 }
 
@@ -129,7 +129,12 @@ fn a_container_engine_is_refused_with_a_way_out() {
 }
 
 #[test]
-fn an_absent_file_is_named() {
+fn the_file_is_named() {
     let error = EdgeCoreConfig::load("/nonexistent/edgecore.yaml").unwrap_err();
     assert_eq!(error.to_string(), "cannot read /nonexistent/edgecore.yaml");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("edgecore.yaml");
+    std::fs::write(&path, "\nmodules: [\n").unwrap();
+    let error = EdgeCoreConfig::load(&path).unwrap_err().to_string();
+    assert_eq!(error, format!("{}:2:10: unclosed bracket '['", path.display()));
 }
