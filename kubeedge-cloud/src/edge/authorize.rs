@@ -4,7 +4,7 @@
 
 use kubeedge_core::{
     answer::ApiStatus,
-    names::NodeName,
+    names::{NodeName, Uid},
     resource::{ObjectPath, ResourceType},
 };
 use serde_json::Value;
@@ -49,17 +49,24 @@ impl Parts {
     }
 
     /// The pod has to be bound to the node. A pod that the watch has not shown yet, or no longer, is looked up.
-    pub(super) async fn own_pod(&self, request: &Request<'_>) -> Result<(), ApiStatus> {
+    ///
+    /// Gives the UID of the pod that is bound, for what follows to be about that one: by the time of the write another
+    /// pod of that name may be bound to another node.
+    pub(super) async fn own_pod(&self, request: &Request<'_>) -> Result<Uid, ApiStatus> {
         let path = ObjectPath { kind: ResourceType::Pod, ..request.path.clone() };
-        if self.truth.placement().needs(request.node, &path) {
-            return Ok(());
+        if let Some(uid) = self.watched_pod(request.node, &path) {
+            return Ok(uid);
         }
         let pod = self.calls.get(request.place(&Kind::POD)).await?;
-        if is_bound_to(&pod, request.node) {
-            Ok(())
-        } else {
-            Err(forbidden(request, "the pod is not bound to the node"))
+        match pod["metadata"]["uid"].as_str().map(Uid::new) {
+            Some(Ok(uid)) if is_bound_to(&pod, request.node) => Ok(uid),
+            _ => Err(forbidden(request, "the pod is not bound to the node")),
         }
+    }
+
+    fn watched_pod(&self, node: &NodeName, path: &ObjectPath) -> Option<Uid> {
+        let placement = self.truth.placement();
+        if placement.needs(node, path) { placement.uid(path).cloned() } else { None }
     }
 }
 

@@ -14,14 +14,15 @@ impl Parts {
     /// Patches the status of a pod, and nothing else: the UID in the patch makes it fail for another pod of that name.
     pub(super) async fn patch_pod(&self, request: &Request<'_>) -> Outcome {
         let mut patch = request.body()?;
-        let uid = patch["metadata"]["uid"].clone();
+        let uid = self.own_pod(request).await?;
+        if patch["metadata"]["uid"].as_str().is_some_and(|told| told != uid.as_str()) {
+            let why = format!("{} has another UID than the status is about", request.path);
+            return Err(ApiStatus::failure(409, "Conflict", why));
+        }
         if let Some(members) = patch.as_object_mut() {
             members.retain(|member, _| member == "status");
-            if uid.is_string() {
-                members.insert("metadata".into(), json!({ "uid": uid }));
-            }
+            members.insert("metadata".into(), json!({ "uid": uid.as_str() }));
         }
-        self.own_pod(request).await?;
         self.calls.strategic_status(request.place(&Kind::POD), &patch).await.map(|pod| Done::object_at(&pod))
     }
 
@@ -44,12 +45,16 @@ impl Parts {
     /// Deletes a pod under the options of the edge, which name the UID. A pod that is gone, or another one by now, is
     /// deleted as far as the edge is concerned.
     pub(super) async fn delete_pod(&self, request: &Request<'_>) -> Outcome {
-        let options = delete_options(request)?;
-        match self.own_pod(request).await {
-            Ok(()) => {}
+        let mut options = delete_options(request)?;
+        let uid = match self.own_pod(request).await {
+            Ok(uid) => uid,
             Err(status) if status.is_not_found() => return Ok(Done::ok()),
             Err(status) => return Err(status),
+        };
+        if options["preconditions"]["uid"].as_str().is_some_and(|told| told != uid.as_str()) {
+            return Ok(Done::ok());
         }
+        options["preconditions"] = json!({ "uid": uid.as_str() });
         match self.calls.delete(request.place(&Kind::POD), &options).await {
             Ok(_) => Ok(Done::ok()),
             Err(status) if status.is_not_found() || is_another(&status) => Ok(Done::ok()),

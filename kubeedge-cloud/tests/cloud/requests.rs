@@ -183,6 +183,16 @@ async fn a_patch_of_a_pod_is_one_of_its_status() {
     let other = json!({ "metadata": { "uid": "another-uid" }, "status": { "phase": "Failed" } });
     let answer = edge.ask("patch", "default/podpatch/web", json!(other.to_string())).await;
     assert_eq!(reason(&answer), "Conflict");
+
+    // A deletion that is about a pod of before is done as far as the edge is concerned, and this one stays.
+    let options = json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": "another-uid" } });
+    let answer = edge.ask("delete", "default/pod/web", options).await;
+    assert_eq!(answer["content"], json!("OK"));
+    assert!(site.pods().get_opt("web").await.unwrap().is_some());
+    // One that does not say which pod it is about is about the one that is bound to the node.
+    let answer = edge.ask("delete", "default/pod/web", json!({ "gracePeriodSeconds": 0 })).await;
+    assert_eq!(answer["content"], json!("OK"));
+    assert!(site.pods().get_opt("web").await.unwrap().is_none());
     cloud.shutdown(SOON).await;
 }
 
