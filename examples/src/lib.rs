@@ -8,6 +8,8 @@ pub mod process;
 pub mod quickstart;
 pub mod site;
 
+use kubeedge_core::service::Causes;
+
 /// The example of the README compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
@@ -15,16 +17,5 @@ struct Readme;
 
 /// An error and its sources in one line.
 pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        // Some crates repeat their source in their own text.
-        if !line.contains(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        source = error.source();
-    }
-    line.replace('\n', " ")
+    Causes(error).to_string().replace('\n', " ")
 }

@@ -45,10 +45,16 @@ pub struct Causes<'a>(pub &'a dyn std::error::Error);
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut told = self.0.to_string();
+        f.write_str(&told)?;
         let mut next = self.0.source();
         while let Some(cause) = next {
-            write!(f, ": {cause}")?;
+            let text = cause.to_string();
+            // Some crates repeat their source in their own text.
+            if !told.contains(&text) {
+                write!(f, ": {text}")?;
+                told = text;
+            }
             next = cause.source();
         }
         Ok(())

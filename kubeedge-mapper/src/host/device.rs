@@ -7,6 +7,7 @@ use kubeedge_core::{
     device::DeviceInstance,
     mapper::{DriverError, DriverHandle},
     names::PropertyName,
+    service::Causes,
 };
 use tokio::{sync::watch as newest, time::timeout};
 use tower::ServiceExt as _;
@@ -193,12 +194,12 @@ impl DeviceTask {
         self.connection = match opened {
             Ok(driver) => Connection::Open(driver),
             Err(error @ DriverError::Config { .. }) => {
-                tracing::warn!(device = %self.instance.id, error = chain(&error), "device cannot be opened");
+                tracing::warn!(device = %self.instance.id, error = %Causes(&error), "device cannot be opened");
                 self.health.unusable();
                 Connection::Unusable
             }
             Err(error) => {
-                tracing::warn!(device = %self.instance.id, error = chain(&error), "device cannot be opened yet");
+                tracing::warn!(device = %self.instance.id, error = %Causes(&error), "device cannot be opened yet");
                 self.failed();
                 retry.failed(self.shared.config.backoff, now());
                 Connection::Closed(retry)
@@ -218,17 +219,6 @@ impl DeviceTask {
     async fn call<T>(&self, call: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
         timeout(self.shared.config.call_timeout, call).await.unwrap_or(Err(DriverError::TimedOut))
     }
-}
-
-/// An error with its causes on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 fn now() -> Instant {

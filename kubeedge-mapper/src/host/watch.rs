@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use kubeedge_core::{
-    service::Subscription,
+    service::{Causes, Subscription},
     twin::{DeviceSelector, Twin, TwinEvent, TwinHandle},
 };
 use tokio::time::{Instant, sleep_until, timeout};
@@ -55,7 +55,7 @@ impl TwinWatch {
                     self.retry.clear();
                     return Change::All;
                 }
-                Ok(Err(error)) => tracing::warn!(error = %super::device::chain(&error), "twins cannot be watched"),
+                Ok(Err(error)) => tracing::warn!(error = %Causes(&error), "twins cannot be watched"),
                 Err(_) => tracing::warn!("no answer in time to the watch of the twins"),
             }
             self.retry.failed(self.backoff, Instant::now().into_std());

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use kubeedge_core::service::Causes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -135,7 +136,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                let why = chain(&error);
+                let why = Causes(&error).to_string();
                 tracing::error!(error = %why, "changes could not be stored");
                 self.collector.postpone(work);
                 for deliver in delivers {
@@ -144,15 +145,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// An error with its sources.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }

@@ -3,10 +3,11 @@
 use kubeedge_core::{
     mapper::{DriverError, DriverHandle, Sample, Value},
     names::PropertyName,
+    service::Causes,
     twin::PropertyPatch,
 };
 
-use super::{DeviceTask, chain, now};
+use super::{DeviceTask, now};
 use crate::{
     convert::{self, ConvertError, Limits},
     host::{health::Verdict, property::Property},
@@ -149,7 +150,7 @@ impl DeviceTask {
     }
 
     fn complain(&mut self, name: &PropertyName, what: &str, error: &dyn std::error::Error) {
-        let error = chain(error);
+        let error = Causes(error).to_string();
         let Some(property) = self.properties.get_mut(name) else { return };
         if property.complain(format!("{what}: {error}")) {
             tracing::warn!(device = %self.instance.id, property = %name, error, "{what}");

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use kubeedge_core::twin::TwinError;
+use kubeedge_core::{service::Causes, twin::TwinError};
 use tokio::time::timeout;
 
-use super::{DeviceTask, chain, now};
+use super::{DeviceTask, now};
 
 impl DeviceTask {
     pub(super) async fn read_twin(&mut self) {
@@ -84,7 +84,7 @@ impl DeviceTask {
     }
 
     fn complain_of_twins(&mut self, error: &TwinError) {
-        let error = chain(error);
+        let error = Causes(error).to_string();
         if self.twin_complaint.as_ref() != Some(&error) {
             tracing::warn!(device = %self.instance.id, error, "twins do not do their part, it is tried again");
             self.twin_complaint = Some(error);
