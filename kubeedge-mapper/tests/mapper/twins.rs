@@ -146,7 +146,7 @@ impl Twins for RecordingTwins {
     }
 
     async fn desire(&self, _: DeviceId, _: TwinPatch) -> Result<Delta, TwinError> {
-        unimplemented!("the mapper desires nothing")
+        panic!("the mapper desires nothing")
     }
 
     async fn report(&self, device: DeviceId, patch: TwinPatch) -> Result<Delta, TwinError> {
