@@ -2,29 +2,33 @@
 
 use std::time::Duration;
 
-/// Pauses that double, each cut to a random part of itself, so that a fleet that lost its cloud does not come back at
-/// one moment.
+/// Pauses that grow with the time already waited, each cut to a random part of itself, so that a fleet that lost its
+/// cloud does not come back at one moment.
+///
+/// No pause is longer than all pauses before it together and the first one: whoever was away for a short time is back
+/// after a short time, however the dice fell.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
-    ceiling: Duration,
+    waited: Duration,
 }
 
 impl Backoff {
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, ceiling: first.min(longest) }
+        Self { first, longest, waited: Duration::ZERO }
     }
 
-    /// The next pause: anything from nothing to the ceiling, which then doubles.
+    /// The next pause: anything from nothing to the first pause and the time waited so far, or to the longest.
     pub(crate) fn pause(&mut self) -> Duration {
-        let pause = self.ceiling.mul_f64(fastrand::f64());
-        self.ceiling = self.ceiling.saturating_mul(2).min(self.longest);
+        let ceiling = self.first.saturating_add(self.waited).min(self.longest);
+        let pause = ceiling.mul_f64(fastrand::f64());
+        self.waited = self.waited.saturating_add(pause);
         pause
     }
 
     pub(crate) fn reset(&mut self) {
-        self.ceiling = self.first.min(self.longest);
+        self.waited = Duration::ZERO;
     }
 }
 
@@ -32,28 +36,28 @@ impl Backoff {
 mod tests {
     use super::*;
 
+    const FIRST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(30);
+
     #[test]
-    fn pauses_are_spread_under_a_doubling_ceiling() {
-        let (first, longest) = (Duration::from_secs(1), Duration::from_secs(30));
-        for attempt in 0..8u32 {
-            let ceiling = first.saturating_mul(1 << attempt).min(longest);
-            let pauses: Vec<_> = (0..200)
-                .map(|_| {
-                    let mut backoff = Backoff::new(first, longest);
-                    (0..attempt).for_each(|_| _ = backoff.pause());
-                    backoff.pause()
-                })
-                .collect();
-            assert!(pauses.iter().all(|pause| *pause <= ceiling), "attempt {attempt} waits longer than its ceiling");
-            let low = pauses.iter().filter(|pause| **pause < ceiling / 2).count();
-            assert!(
-                (40..160).contains(&low),
-                "attempt {attempt} is not spread over its range: {low} of 200 in the half"
-            );
+    fn a_pause_is_never_longer_than_the_outage_before_it() {
+        for _ in 0..200 {
+            let (mut backoff, mut waited) = (Backoff::new(FIRST, LONGEST), Duration::ZERO);
+            for _ in 0..50 {
+                let pause = backoff.pause();
+                assert!(pause <= (FIRST + waited).min(LONGEST), "{pause:?} after {waited:?}");
+                waited += pause;
+            }
+            assert!(waited > LONGEST * 3, "pauses grow: {waited:?} in 50 attempts");
+            backoff.reset();
+            assert!(backoff.pause() <= FIRST, "a healthy session starts over");
         }
-        let mut backoff = Backoff::new(first, longest);
-        (0..10).for_each(|_| _ = backoff.pause());
-        backoff.reset();
-        assert!(backoff.pause() <= first, "a healthy session starts over");
+    }
+
+    #[test]
+    fn a_fleet_does_not_come_back_at_one_moment() {
+        let first: Vec<_> = (0..200).map(|_| Backoff::new(FIRST, LONGEST).pause()).collect();
+        let low = first.iter().filter(|pause| **pause < FIRST / 2).count();
+        assert!((40..160).contains(&low), "{low} of 200 in the lower half");
     }
 }

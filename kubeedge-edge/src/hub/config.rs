@@ -49,8 +49,8 @@ impl HubConfig {
         self
     }
 
-    /// Pauses between dials: a random part of `first`, which doubles up to `longest`. Default 1 s and 30 s. They start
-    /// over after a session that lasted as long as `longest` and in which the cloud sent something: a cloud that only
+    /// Pauses between dials: a random part of `first` and the time waited so far, up to `longest`; so after an outage the
+    /// link is back within about the time that it was away. Default 1 s and 30 s. They start over after a session that lasted as long as `longest` and in which the cloud sent something: a cloud that only
     /// accepts connections, or loses each of them soon, is not healthy.
     pub fn reconnect(mut self, first: Duration, longest: Duration) -> Self {
         (self.first_pause, self.longest_pause) = (first, longest);
