@@ -73,9 +73,8 @@ pub struct MqttOptions {
     pub timeout: Duration,
     /// How often the broker hears from us, in whole seconds, at least one. Default 30 s.
     pub keep_alive: Duration,
-    /// First and longest pause between two attempts to connect; a random part of the first
-    /// and the time waited so far is waited. Default 200 ms
-    /// and 5 s.
+    /// First and longest pause between two attempts to connect; a random part of the first pause and the time waited so
+    /// far is waited. Default 200 ms and 5 s.
     pub reconnect: (Duration, Duration),
     /// Longest packet, in bytes. Default 1 MiB.
     pub max_packet: usize,
