@@ -21,10 +21,9 @@ use kubeedge_core::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::uplink::DeviceUplinks;
-use self::{membership::Membership, status::Statuses};
+use self::{membership::Membership, status::Statuses, uplink::DeviceUplinks};
 use crate::{
-    hub::HubHandle,
+    hub::{HubHandle, Uplinks, served_by},
     object::Kind,
     sync::{Facts, Truth},
 };
@@ -46,8 +45,9 @@ impl DeviceController {
     }
 
     /// Serves reports of nodes.
-    pub(crate) fn uplinks(&self) -> DeviceUplinks {
-        self.uplinks.clone()
+    pub(crate) fn uplinks(&self) -> Uplinks {
+        let uplinks = self.uplinks.clone();
+        served_by(move |from| uplinks.clone().handle(from))
     }
 
     /// Tells a node which devices it has.

@@ -27,10 +27,9 @@ use kubeedge_core::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use self::orphans::Orphans;
-pub(crate) use self::uplink::EdgeUplinks;
+use self::{orphans::Orphans, uplink::EdgeUplinks};
 use crate::{
-    hub::HubHandle,
+    hub::{HubHandle, Uplinks, served_by},
     object::Kind,
     sync::{DeliveryLog, Facts, Truth},
 };
@@ -61,8 +60,14 @@ impl EdgeController {
     }
 
     /// Serves requests of nodes.
-    pub(crate) fn uplinks(&self) -> EdgeUplinks {
-        self.uplinks.clone()
+    pub(crate) fn uplinks(&self) -> Uplinks {
+        let uplinks = self.uplinks.clone();
+        served_by(move |from| uplinks.clone().handle(from))
+    }
+
+    /// Notes at `node` that its session is here.
+    pub(crate) async fn annotate(&self, node: &NodeName) {
+        self.uplinks.annotate(node).await;
     }
 
     /// Watches until `shutdown`.

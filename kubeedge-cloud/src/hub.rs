@@ -28,6 +28,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::uplink::served_by;
 pub use self::{
     downlink::{Downlink, DownlinkQueue, ObjectChange, ObjectEvent, QueueFull},
     registry::{CloseReason, HubHandle, NotConnected, SessionNumber},

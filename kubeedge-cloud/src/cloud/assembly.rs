@@ -96,7 +96,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         kinds.retain(|kind| !is_of_devices(kind));
     }
     if builder.resync {
-        let (edge, device) = (edge.uplinks(), builder.device_controller.then_some(device));
+        let (edge, device) = (edge, builder.device_controller.then_some(device));
         let greet = move |node: NodeName| {
             let (edge, device) = (edge.clone(), device.clone());
             async move {

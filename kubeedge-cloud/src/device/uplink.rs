@@ -1,6 +1,6 @@
 //! Reports of nodes about their devices.
 
-use std::{collections::BTreeSet, future::Future, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kubeedge_core::{
     answer::{Answer, ApiStatus},
@@ -8,11 +8,9 @@ use kubeedge_core::{
     message::{Content, ContentError, Message},
     names::{DeviceId, NodeName, SharedClock},
     resource::{ObjectPath, Resource, ResourceType},
-    service::BoxError,
     words::{Group, Operation, Source},
 };
 use serde::Deserialize;
-use tower::Service;
 
 use super::{
     membership::Membership,
@@ -24,7 +22,7 @@ use crate::{hub::FromNode, object::NodeObject, sync::Truth};
 /// For the devices to be listed after a start.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Serves reports of nodes as a tower service. Cheap to clone.
+/// Handles reports of nodes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct DeviceUplinks(Arc<Parts>);
 
@@ -45,7 +43,7 @@ impl DeviceUplinks {
         Self(Arc::new(Parts { truth, statuses, membership, clock }))
     }
 
-    async fn handle(self, from: FromNode) -> Option<Message> {
+    pub(super) async fn handle(self, from: FromNode) -> Option<Message> {
         let FromNode { node, message } = from;
         let parts = &*self.0;
         let written = match &message.resource {
@@ -129,20 +127,4 @@ impl Parts {
 
 fn unreadable(device: &DeviceId, err: &ContentError) -> ApiStatus {
     ApiStatus::failure(400, "BadRequest", format!("report about device {device}: {err}"))
-}
-
-impl Service<FromNode> for DeviceUplinks {
-    type Response = Option<Message>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Option<Message>, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), BoxError>> {
-        // Each node has a bounded number of reports in progress.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, from: FromNode) -> Self::Future {
-        let handled = self.clone().handle(from);
-        Box::pin(async move { Ok(handled.await) })
-    }
 }

@@ -112,7 +112,7 @@ impl EdgeUplinks {
     /// Notes at the node that its session is here, unless that stands there already or there is no such node yet.
     ///
     /// Upstream: `cloud/pkg/cloudhub/session` (`UpdateAnnotation`).
-    pub(crate) async fn annotate(&self, node: &NodeName) {
+    pub(super) async fn annotate(&self, node: &NodeName) {
         let parts = &*self.0;
         let Some(advertise) = &parts.advertise else { return };
         let Ok(path) = ObjectPath::cluster(ResourceType::Node, node.as_str()) else { return };

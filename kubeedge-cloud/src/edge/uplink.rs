@@ -1,6 +1,6 @@
 //! Requests of nodes, and the shapes of their answers.
 
-use std::{future::Future, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use kube::Client;
 use kubeedge_core::{
@@ -8,11 +8,9 @@ use kubeedge_core::{
     message::{Content, Message},
     names::{Namespace, NodeName, ObjectName, ResourceVersion, SharedClock},
     resource::{ObjectPath, Resource, ResourceType},
-    service::BoxError,
     words::{Group, Operation, Source},
 };
 use serde_json::Value;
-use tower::Service;
 
 use crate::{
     hub::{FromNode, HubHandle},
@@ -23,7 +21,7 @@ use crate::{
 /// For the objects to be listed after a start. The edge waits for a minute.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Serves requests of nodes as a tower service. Cheap to clone.
+/// Handles requests of nodes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct EdgeUplinks(pub(super) Arc<Parts>);
 
@@ -131,7 +129,7 @@ impl EdgeUplinks {
         Self(Arc::new(Parts { calls: ApiCalls::new(client), truth, hub, advertise, clock }))
     }
 
-    async fn handle(self, from: FromNode) -> Option<Message> {
+    pub(super) async fn handle(self, from: FromNode) -> Option<Message> {
         let FromNode { node, message } = from;
         let parts = &*self.0;
         let Some(path) = message.resource.object() else { return parts.unintelligible(&node, &message) };
@@ -239,21 +237,5 @@ fn answered_resource(resource: &Resource) -> Resource {
             Resource::Object(ObjectPath { kind: ResourceType::Node, ..path.clone() })
         }
         other => other.clone(),
-    }
-}
-
-impl Service<FromNode> for EdgeUplinks {
-    type Response = Option<Message>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Option<Message>, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), BoxError>> {
-        // Each node has a bounded number of requests in progress.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, from: FromNode) -> Self::Future {
-        let handled = self.clone().handle(from);
-        Box::pin(async move { Ok(handled.await) })
     }
 }

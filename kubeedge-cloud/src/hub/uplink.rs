@@ -24,6 +24,18 @@ pub struct FromNode {
 /// another for one object of one node.
 pub type Uplinks = Shared<FromNode, Option<Message>>;
 
+/// Serves messages with a function that cannot fail. It is always ready: the hub bounds what is in progress per node.
+pub(crate) fn served_by<F, Fut>(handle: F) -> Uplinks
+where
+    F: Fn(FromNode) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Option<Message>> + Send + 'static,
+{
+    Shared::new(tower::service_fn(move |from| {
+        let handled = handle(from);
+        async move { Ok::<_, BoxError>(handled.await) }
+    }))
+}
+
 /// Which part of the cloud a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
