@@ -6,8 +6,8 @@ use kubeedge_core::{
     names::{SystemClock, WallClock},
     resource::ResourceType,
     service::BoxError,
-    testing::{MemoryStore, MemoryTransport},
-    transport::TransportHandle,
+    testing::MemoryStore,
+    transport::{TransportHandle, memory::MemoryTransport},
     twin::{DeviceSelector, TwinEvent},
 };
 use kubeedge_edge::node::EdgeNode;

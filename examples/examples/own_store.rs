@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use kubeedge_core::{
     meta::{MetaError, MetaEvent, MetaHandle, MetaKey, MetaStore, MetaWrite, Record, Revision, Selector},
     service::{BoxError, Subscription},
-    testing::{MemoryTransport, meta_suite},
-    transport::TransportHandle,
+    testing::meta_suite,
+    transport::{TransportHandle, memory::MemoryTransport},
 };
 use kubeedge_edge::{meta::SqliteStore, node::EdgeNode};
 

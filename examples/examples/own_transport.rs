@@ -7,8 +7,11 @@ use kubeedge_core::{
     names::{ResourceVersion, SystemClock, WallClock},
     resource::{ObjectPath, ResourceType},
     service::BoxError,
-    testing::{MemoryLink, MemoryStore, memory_link},
-    transport::{CloudEndpoint, Link, LinkError, Transport, TransportHandle},
+    testing::MemoryStore,
+    transport::{
+        CloudEndpoint, Link, LinkError, Transport, TransportHandle,
+        memory::{MemoryLink, memory_link},
+    },
     words::{Group, Operation, Source},
 };
 use kubeedge_edge::node::EdgeNode;

@@ -1,8 +1,9 @@
 //! CloudHub: the end of the channel in the cloud.
 //!
-//! [`bootstrap`] is the HTTPS port, where a node gets its certificate. [`Hub`] is the WebSocket port: it accepts nodes
-//! that prove who they are, keeps a [`Session`](kubeedge_core::session::Session) with each, sends what is left for them
-//! with [`HubHandle::send`], and passes what they send to [`Uplinks`].
+//! [`bootstrap`] is the HTTPS port, where a node gets its certificate. A [`Hub`] keeps a
+//! [`Session`](kubeedge_core::session::Session) with each node, sends what is left for them with [`HubHandle::send`], and
+//! passes what they send to [`Uplinks`]. Nodes come in through its [`HubDoor`], over WebSocket, QUIC, a Unix socket, or any
+//! link of the embedder's, once they have proved who they are.
 //!
 //! One node cannot delay another: each connection is one future with bounded queues, and what it does not take waits in
 //! its own [`DownlinkQueue`], where a newer version of an object replaces an older one.
@@ -11,26 +12,31 @@
 
 pub mod bootstrap;
 mod connection;
+mod door;
 mod downlink;
 mod handshake;
 mod lanes;
-mod listener;
+mod mailbox;
+mod quic;
 mod registry;
+mod unix;
 mod uplink;
+mod websocket;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use kubeedge_core::{
     names::{NodeName, SharedClock},
     session::{Keepalive, SessionConfig},
+    transport::Extensions,
 };
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::uplink::served_by;
 pub use self::{
+    connection::ConversationEnd,
+    door::{Admitted, HubDoor, Refusal},
     downlink::{Downlink, DownlinkQueue, ObjectChange, ObjectEvent, QueueFull},
+    mailbox::AskError,
     registry::{CloseReason, HubHandle, NotConnected, SessionNumber},
     uplink::{Destination, FromNode, UplinkRouter, Uplinks},
 };
@@ -39,6 +45,7 @@ pub use self::{
 #[derive(Clone, Debug)]
 pub struct HubConfig {
     session: SessionConfig,
+    extensions: Extensions,
     node_limit: usize,
     message_limit: usize,
     requests: usize,
@@ -52,6 +59,7 @@ impl Default for HubConfig {
         Self {
             // Answers and notices that wait to be written; what is beyond waits in the lanes and in the mailbox.
             session: SessionConfig::cloud().queue(32),
+            extensions: Extensions::all(),
             node_limit: 500,
             message_limit: 16 * 1024 * 1024,
             requests: 64,
@@ -72,6 +80,12 @@ impl HubConfig {
     /// Times of acknowledgements; default 5 sends, 5 s apart.
     pub fn resend(mut self, after: Duration, sends: u32) -> Self {
         self.session = self.session.resend(after).sends(sends);
+        self
+    }
+
+    /// What may be agreed on with peers of ours; default all. A Go peer agrees on nothing.
+    pub fn extensions(mut self, extensions: Extensions) -> Self {
+        self.extensions = extensions;
         self
     }
 
@@ -133,8 +147,8 @@ struct HubParts {
     clock: SharedClock,
 }
 
-/// The WebSocket port. Nothing happens until [`serve`](Self::serve) runs.
-#[must_use = "nothing is served unless it runs"]
+/// A hub that is not open yet.
+#[must_use = "nobody gets in before it is opened"]
 pub struct Hub {
     config: HubConfig,
     handle: HubHandle,
@@ -155,28 +169,15 @@ impl Hub {
         self
     }
 
-    /// The handle to it, which may be handed out before it runs.
+    /// The handle to it, which may be handed out before it is open.
     pub fn handle(&self) -> HubHandle {
         self.handle.clone()
     }
 
-    /// Accepts nodes on `listener` and passes what they send to `uplinks`, until `shutdown`; then says farewell to all.
-    ///
-    /// `tls` has to require and verify a client certificate, as [`websocket_config`](crate::pki::websocket_config) does.
-    /// Its node, and no other, may be in the header `Node_id` of the handshake.
-    ///
-    /// # Cancel safety
-    /// Dropping the future ends all sessions without a farewell.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        tls: Arc<ServerConfig>,
-        uplinks: Uplinks,
-        shutdown: CancellationToken,
-    ) {
+    /// Opens the hub: what nodes send goes to `uplinks`. Serve the door with one listener or with several.
+    pub fn open(self, uplinks: Uplinks) -> HubDoor {
         let Self { config, handle, deliveries, clock } = self;
-        let parts = HubParts { config, handle, uplinks, deliveries, clock };
-        listener::serve(listener, tls, Arc::new(parts), shutdown).await;
+        HubDoor(Arc::new(HubParts { config, handle, uplinks, deliveries, clock }))
     }
 }
 

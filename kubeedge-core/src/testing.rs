@@ -13,7 +13,6 @@
 mod bus;
 mod bus_suite;
 mod driver_suite;
-mod link;
 mod meta;
 mod meta_suite;
 mod transport_suite;
@@ -22,14 +21,8 @@ mod twin_suite;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 pub use self::{
-    bus::MemoryBus,
-    bus_suite::bus_suite,
-    driver_suite::driver_suite,
-    link::{MemoryAcceptor, MemoryLink, MemoryTransport, memory_link},
-    meta::MemoryStore,
-    meta_suite::meta_suite,
-    transport_suite::transport_suite,
-    twin_suite::twin_suite,
+    bus::MemoryBus, bus_suite::bus_suite, driver_suite::driver_suite, meta::MemoryStore, meta_suite::meta_suite,
+    transport_suite::transport_suite, twin_suite::twin_suite,
 };
 use crate::names::{UnixMillis, WallClock};
 

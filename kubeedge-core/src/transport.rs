@@ -1,9 +1,25 @@
 //! The transport seam: dialing the cloud, and the link that comes of it.
+//!
+//! The links that are shipped are made here, over what others have opened: [`websocket`], as KubeEdge has it, [`stream`]
+//! for streams of bytes between two of ours, and [`memory`] within one process. [`Extensions`] are what two of ours agree
+//! on beyond KubeEdge's protocol.
+
+mod extensions;
+pub mod frames;
+pub mod memory;
+pub mod stream;
+#[cfg(feature = "websocket")]
+pub mod websocket;
+mod writer;
 
 use async_trait::async_trait;
 use futures_core::Stream;
 use futures_sink::Sink;
 
+pub use self::{
+    extensions::{Extensions, Hello},
+    writer::SessionWriter,
+};
 use crate::{
     message::Message,
     names::NodeName,
@@ -105,6 +121,13 @@ pub enum LinkError {
     Failed(#[source] BoxError),
 }
 layered_error!(LinkError);
+
+impl LinkError {
+    /// Whether the peer is at fault for what it sent.
+    pub fn is_malformed(&self) -> bool {
+        matches!(self, Self::Malformed(_))
+    }
+}
 
 seam! {
     /// [`Transport`] as a tower service.

@@ -80,7 +80,9 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     let routes = bootstrap::Bootstrap::new(&pki, client.clone())?.router();
     intake.spawn("HTTPS of CloudHub", bootstrap::serve(https, tls, routes, intake.token()));
     let tls = pki.websocket_config()?;
-    intake.spawn("WebSocket of CloudHub", hub.serve(websocket, tls, Uplinks::new(router), intake.token()));
+    let door = hub.open(Uplinks::new(router));
+    let (part, token) = (door.clone(), intake.token());
+    intake.spawn("WebSocket of CloudHub", async move { part.websocket(websocket, tls, token).await });
 
     let mut kinds = DELIVERED.to_vec();
     if builder.edge_controller {

@@ -1,156 +1,98 @@
-//! One connection: the socket on one side, the session on the other.
+//! One connection: the link on one side, the session and the mailbox of the node on the other.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
+    pin::Pin,
+    task::{Context, Poll},
 };
 
-use futures_util::{
-    FutureExt as _, SinkExt as _, StreamExt as _,
-    future::BoxFuture,
-    stream::{FuturesUnordered, SplitSink, SplitStream},
-};
+use futures_util::{FutureExt as _, Stream as _, future::BoxFuture, stream::FuturesUnordered};
 use kubeedge_core::{
     message::Message,
     names::{NodeName, Uid},
-    session::{Outbound, Session, SessionEnd, SessionEvent, SubmitError, Ticket, Until},
-    wire::json,
+    session::{Outbound, Receipt, Session, SessionEnd, SessionEvent, SubmitError, Ticket, Unsettled, Until},
+    transport::{Extensions, Link, LinkError, SessionWriter},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::mpsc,
-    time::{Instant, sleep_until, timeout},
-};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self, Utf8Bytes,
-        protocol::{CloseFrame, frame::coding::CloseCode},
-    },
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tower::ServiceExt as _;
 
 use super::{
     HubParts,
     downlink::ObjectChange,
     lanes::{LaneLimits, Lanes, Slot, Work},
-    registry::{CloseReason, Mailbox},
+    mailbox::{AskError, Asked, Mailbox, Reply},
+    registry::CloseReason,
     uplink::{Destination, FromNode},
 };
 
-/// Frames that may wait for the socket; what waits beyond that waits in the session and in the mailbox.
-const WRITES: usize = 16;
 /// So many times more requests are held than carried out at a time.
 const HELD: usize = 8;
-/// For the peer to take the last frame.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum End {
+#[non_exhaustive]
+pub enum ConversationEnd {
+    /// The peer has closed it, or is gone.
     #[error("the peer closed the connection")]
     ClosedByPeer,
+    /// We have.
     #[error("the hub ended the session: {0:?}")]
     ClosedByHub(CloseReason),
+    /// The peer was silent for too long.
     #[error("no keepalive in time")]
     KeepaliveMissed,
+    /// The peer does not read.
     #[error("the peer did not take a frame in time")]
     WriteTimeout,
-    #[error("the peer sent a malformed message")]
-    Malformed(#[source] json::DecodeError),
-    #[error("the peer sent a binary frame that is not text")]
-    NotText,
-    #[error("the connection broke")]
-    Broken(#[from] tungstenite::Error),
-}
-
-impl End {
-    fn frame(&self) -> Option<CloseFrame> {
-        let (code, reason) = match self {
-            Self::ClosedByPeer | Self::Broken(_) | Self::WriteTimeout => return None,
-            Self::ClosedByHub(CloseReason::Shutdown) => (CloseCode::Restart, "the cloud stops"),
-            Self::ClosedByHub(CloseReason::Replaced) => (CloseCode::Normal, "the node has connected anew"),
-            Self::ClosedByHub(CloseReason::NodeDeleted) => (CloseCode::Normal, "the node was deleted"),
-            Self::ClosedByHub(CloseReason::QueueFull) => (CloseCode::Again, "too many objects wait"),
-            Self::KeepaliveMissed => (CloseCode::Policy, "no keepalive in time"),
-            Self::Malformed(_) | Self::NotText => (CloseCode::Invalid, "malformed message"),
-        };
-        Some(CloseFrame { code, reason: reason.into() })
-    }
-}
-
-/// Carries messages both ways until either side ends it.
-///
-/// Reading, writing and the handlers of requests run side by side in this one future, and only bounded queues lie between
-/// them. When the peer does not read, writing stops after [`WRITES`] frames; then answers pile up until no further
-/// request is read; then its keepalives are not read either, and the session ends. Nobody else notices.
-pub(super) async fn run<S>(socket: WebSocketStream<S>, node: NodeName, mailbox: Arc<Mailbox>, hub: Arc<HubParts>) -> End
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let (mut sink, stream) = socket.split();
-    let (frames, outgoing) = mpsc::channel(WRITES);
-    let end = {
-        let driver = Driver::new(node, &mailbox, &hub).run(stream, frames);
-        let writer = write(&mut sink, outgoing, hub.config.write_timeout);
-        let mut closed = std::pin::pin!(mailbox.closed());
-        tokio::select! {
-            end = driver => end,
-            end = writer => end,
-            reason = &mut closed => End::ClosedByHub(reason),
-        }
-    };
-    if let Some(frame) = end.frame() {
-        // What the peer makes of it is its business.
-        let _ = timeout(FAREWELL, sink.send(tungstenite::Message::Close(Some(frame)))).await;
-    }
-    end
-}
-
-async fn write<S>(
-    sink: &mut SplitSink<WebSocketStream<S>, tungstenite::Message>,
-    mut frames: mpsc::Receiver<String>,
-    patience: Duration,
-) -> End
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    while let Some(frame) = frames.recv().await {
-        match timeout(patience, sink.send(tungstenite::Message::Text(frame.into()))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(err)) => return err.into(),
-            Err(_) => return End::WriteTimeout,
-        }
-    }
-    // The driver holds the other end, and whoever drops it knows why.
-    std::future::pending().await
+    /// The link broke, or brought what is no message.
+    #[error("the link broke")]
+    Broken(#[from] LinkError),
 }
 
 type Answered = (Slot, Option<Message>);
 
-struct Driver<'a> {
+/// Carries messages both ways until either side ends it.
+///
+/// Reading, writing and the handlers of requests run side by side in this one future, and only bounded queues lie between
+/// them. When the peer does not read, writing stops; then answers pile up until no further request is read; then its
+/// keepalives are not read either, and the session ends. Nobody else notices.
+pub(super) struct Conversation<'a, L: ?Sized> {
     node: NodeName,
     mailbox: &'a Mailbox,
     hub: &'a HubParts,
+    link: &'a mut L,
     session: Session,
+    writer: SessionWriter,
     lanes: Lanes,
     handlers: FuturesUnordered<BoxFuture<'static, Answered>>,
     /// Answers that the session has no room for. At most as many as there are requests in the lanes.
     answers: VecDeque<(Slot, Message)>,
+    /// A message of the mailbox that the session has no room for.
     notice: Option<Message>,
+    ask: Option<Asked>,
     in_flight: HashMap<Ticket, Uid>,
-    frame: Option<String>,
+    asked: HashMap<Ticket, Reply>,
+    timer: Pin<Box<Sleep>>,
     dropped: u64,
 }
 
-impl<'a> Driver<'a> {
-    fn new(node: NodeName, mailbox: &'a Mailbox, hub: &'a HubParts) -> Self {
+impl<'a, L: Link + ?Sized> Conversation<'a, L> {
+    pub(super) fn new(
+        node: NodeName,
+        mailbox: &'a Mailbox,
+        hub: &'a HubParts,
+        extensions: Extensions,
+        link: &'a mut L,
+    ) -> Self {
+        let now = Instant::now();
+        let config = hub.config.session.clone().window(extensions.window.map_or(1, |window| window.get().into()));
         Self {
             node,
             mailbox,
             hub,
-            session: Session::new(hub.config.session.clone(), Instant::now().into_std()),
+            link,
+            session: Session::new(config, now.into_std()),
+            writer: SessionWriter::new(),
             lanes: Lanes::new(LaneLimits {
                 running: hub.config.requests,
                 held: hub.config.requests * HELD,
@@ -159,75 +101,61 @@ impl<'a> Driver<'a> {
             handlers: FuturesUnordered::new(),
             answers: VecDeque::new(),
             notice: None,
+            ask: None,
             in_flight: HashMap::new(),
-            frame: None,
+            asked: HashMap::new(),
+            timer: Box::pin(sleep_until(now)),
             dropped: 0,
         }
     }
 
-    async fn run<S>(mut self, mut stream: SplitStream<WebSocketStream<S>>, frames: mpsc::Sender<String>) -> End
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        loop {
-            self.fill();
-            if let Some(end) = self.drain() {
-                return end;
-            }
-            let due = self.session.poll_timeout().map(Instant::from_std);
-            tokio::select! {
-                // Fairness is `select`'s: none of these can starve another.
-                read = stream.next(), if self.lanes.has_room() => {
-                    match read {
-                        None => return End::ClosedByPeer,
-                        Some(Err(err)) => return err.into(),
-                        Some(Ok(frame)) => if let Err(end) = self.receive(frame) { return end },
-                    }
-                }
-                Some((slot, answer)) = self.handlers.next() => match answer {
-                    Some(answer) => self.answers.push_back((slot, answer)),
-                    None => self.done(slot),
-                },
-                Ok(slot) = frames.reserve(), if self.frame.is_some() => {
-                    if let Some(frame) = self.frame.take() {
-                        slot.send(frame);
-                    }
-                }
-                () = self.mailbox.wake.notified() => {}
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    self.session.handle_timeout(Instant::now().into_std(), self.hub.clock.now());
-                }
-            }
+    /// Does what can be done now. Tells whether anything was: then there may be more.
+    fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, ConversationEnd> {
+        let now = Instant::now();
+        self.mailbox.register(cx.waker());
+        if let Some(reason) = self.mailbox.closing() {
+            return Err(ConversationEnd::ClosedByHub(reason));
         }
-    }
-
-    fn receive(&mut self, frame: tungstenite::Message) -> Result<(), End> {
-        let text: Utf8Bytes = match frame {
-            tungstenite::Message::Text(text) => text,
-            tungstenite::Message::Binary(bytes) => bytes.try_into().map_err(|_| End::NotText)?,
-            tungstenite::Message::Close(_) => return Err(End::ClosedByPeer),
-            // Pongs go out by themselves.
-            _ => return Ok(()),
-        };
-        let message = json::decode(&text).map_err(End::Malformed)?;
-        self.session.handle_message(Instant::now().into_std(), message);
-        Ok(())
+        let mut done = self.fill(now);
+        done |= self.writer.poll_write(cx, now.into_std(), self.link, &mut self.session)?;
+        done |= self.take_events()?;
+        done |= self.take_answer(cx);
+        done |= self.read(cx, now)?;
+        done |= self.wait(cx, now)?;
+        Ok(done)
     }
 
     /// Hands the session what it has room for.
-    fn fill(&mut self) {
-        let now = Instant::now().into_std();
+    fn fill(&mut self, now: Instant) -> bool {
+        let mut done = false;
         while let Some((slot, answer)) = self.answers.pop_front() {
-            if let Some(answer) = self.submit_once(answer) {
+            if let Err(answer) = self.submit_once(now, answer) {
                 self.answers.push_front((slot, answer));
                 break;
             }
+            done = true;
             self.done(slot);
         }
         while let Some(notice) = self.notice.take().or_else(|| self.mailbox.next_notice()) {
-            self.notice = self.submit_once(notice);
-            if self.notice.is_some() {
-                break;
+            match self.submit_once(now, notice) {
+                Ok(()) => done = true,
+                Err(notice) => {
+                    self.notice = Some(notice);
+                    break;
+                }
+            }
+        }
+        while let Some(Asked { message, reply }) = self.ask.take().or_else(|| self.mailbox.next_ask()) {
+            match self.session.submit(now.into_std(), Outbound { message, until: Until::Replied }) {
+                Ok(ticket) => {
+                    self.asked.insert(ticket, reply);
+                    done = true;
+                }
+                Err(SubmitError::Full(back) | SubmitError::Ended(back)) => {
+                    self.ask = Some(Asked { message: back.message, reply });
+                    break;
+                }
+                Err(_) => drop(reply.send(Err(AskError::NoReply))),
             }
         }
         while self.session.window_left() > 0
@@ -235,8 +163,9 @@ impl<'a> Driver<'a> {
         {
             let message = change.message(self.hub.clock.now());
             let uid = change.object.uid.clone();
-            if let Ok(ticket) = self.session.submit(now, Outbound { message, until: Until::Acked }) {
+            if let Ok(ticket) = self.session.submit(now.into_std(), Outbound { message, until: Until::Acked }) {
                 self.in_flight.insert(ticket, uid);
+                done = true;
             } else {
                 self.mailbox.settle(&uid, false);
                 break;
@@ -247,47 +176,99 @@ impl<'a> Driver<'a> {
             tracing::warn!(node = %self.node, dropped = dropped - self.dropped, "node is too slow, messages were dropped");
             self.dropped = dropped;
         }
+        done
     }
 
     /// Gives the message back if there is no room.
-    fn submit_once(&mut self, message: Message) -> Option<Message> {
-        let now = Instant::now().into_std();
-        match self.session.submit(now, Outbound { message, until: Until::Written }) {
-            Err(SubmitError::Full(outbound) | SubmitError::Ended(outbound)) => Some(outbound.message),
-            _ => None,
+    fn submit_once(&mut self, now: Instant, message: Message) -> Result<(), Message> {
+        match self.session.submit(now.into_std(), Outbound { message, until: Until::Written }) {
+            Err(SubmitError::Full(outbound) | SubmitError::Ended(outbound)) => Err(outbound.message),
+            _ => Ok(()),
         }
     }
 
-    /// Takes from the session what happened, and the next frame.
-    fn drain(&mut self) -> Option<End> {
-        loop {
-            if self.frame.is_none() {
-                self.frame = self.session.poll_transmit().map(|message| json::encode(&message));
-            }
-            let event = self.session.poll_event()?;
+    /// Takes from the session what happened.
+    fn take_events(&mut self) -> Result<bool, ConversationEnd> {
+        let mut done = false;
+        while let Some(event) = self.session.poll_event() {
+            done = true;
             match event {
                 SessionEvent::Deliver(message) => self.deliver(message),
-                SessionEvent::Settled(ticket, how) => {
-                    if let Some(uid) = self.in_flight.remove(&ticket)
-                        && let Some(change) = self.mailbox.settle(&uid, how.is_ok())
-                    {
-                        self.acknowledged(&change);
-                    }
-                    // There may be room for the next one.
-                    self.fill();
-                }
+                SessionEvent::Settled(ticket, how) => self.settled(ticket, how),
                 SessionEvent::Refused(ticket, why) => {
                     let uid = self.in_flight.get(&ticket);
                     tracing::warn!(node = %self.node, ?uid, why = short(&why), "node cannot take an object, it will be tried again");
                 }
-                SessionEvent::Ended(SessionEnd::KeepaliveMissed) => return Some(End::KeepaliveMissed),
+                SessionEvent::Ended(SessionEnd::KeepaliveMissed) => return Err(ConversationEnd::KeepaliveMissed),
                 _ => {}
             }
+        }
+        Ok(done)
+    }
+
+    fn settled(&mut self, ticket: Ticket, how: Result<Receipt, Unsettled>) {
+        if let Some(uid) = self.in_flight.remove(&ticket) {
+            if let Some(change) = self.mailbox.settle(&uid, how.is_ok()) {
+                self.acknowledged(&change);
+            }
+        } else if let Some(reply) = self.asked.remove(&ticket) {
+            let answer = match how {
+                Ok(Receipt::Reply(answer)) => Ok(answer),
+                Err(Unsettled::LinkEnded) => Err(AskError::NotConnected),
+                _ => Err(AskError::NoReply),
+            };
+            // Whoever asked may have gone.
+            drop(reply.send(answer));
         }
     }
 
     fn acknowledged(&self, change: &ObjectChange) {
         self.hub.deliveries.delivered(&self.node, change);
+    }
+
+    fn take_answer(&mut self, cx: &mut Context<'_>) -> bool {
+        match Pin::new(&mut self.handlers).poll_next(cx) {
+            Poll::Ready(Some((slot, Some(answer)))) => self.answers.push_back((slot, answer)),
+            Poll::Ready(Some((slot, None))) => self.done(slot),
+            Poll::Ready(None) | Poll::Pending => return false,
+        }
+        true
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, ConversationEnd> {
+        if !self.lanes.has_room() {
+            return Ok(false);
+        }
+        match Pin::new(&mut *self.link).poll_next(cx) {
+            Poll::Ready(Some(Ok(message))) => {
+                self.session.handle_message(now.into_std(), message);
+                self.take_events()?;
+                Ok(true)
+            }
+            Poll::Ready(Some(Err(LinkError::Closed)) | None) => Err(ConversationEnd::ClosedByPeer),
+            Poll::Ready(Some(Err(err))) => Err(err.into()),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// Waits for the next thing that time brings, and does it.
+    fn wait(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, ConversationEnd> {
+        let stall = self.writer.stalled_since().map(|since| Instant::from_std(since) + self.hub.config.write_timeout);
+        if stall.is_some_and(|due| due <= now) {
+            return Err(ConversationEnd::WriteTimeout);
+        }
+        let session = self.session.poll_timeout().map(Instant::from_std);
+        let Some(next) = [stall, session].into_iter().flatten().min() else { return Ok(false) };
+        if next > now {
+            if self.timer.deadline() != next {
+                self.timer.as_mut().reset(next);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Ok(false);
+            }
+        }
+        self.session.handle_timeout(Instant::now().into_std(), self.hub.clock.now());
+        Ok(true)
     }
 
     fn deliver(&mut self, message: Message) {
@@ -320,6 +301,32 @@ impl<'a> Driver<'a> {
     fn done(&mut self, slot: Slot) {
         let work = self.lanes.done(slot);
         self.start(work);
+    }
+}
+
+impl<L: Link + ?Sized> Future for Conversation<'_, L> {
+    type Output = ConversationEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ConversationEnd> {
+        let this = &mut *self;
+        loop {
+            match this.step(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+    }
+}
+
+impl<L: ?Sized> Drop for Conversation<'_, L> {
+    /// Whoever asked the node something learns that there is no answer.
+    fn drop(&mut self) {
+        self.mailbox.refuse_asks();
+        let waiting = self.asked.drain().map(|(_, reply)| reply);
+        for reply in waiting.chain(self.ask.take().map(|ask| ask.reply)) {
+            drop(reply.send(Err(AskError::NotConnected)));
+        }
     }
 }
 

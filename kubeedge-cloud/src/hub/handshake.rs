@@ -1,51 +1,35 @@
 //! Who may open a WebSocket.
 
-use http::{HeaderMap, StatusCode, Uri, header};
-use kubeedge_core::names::NodeName;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use kubeedge_core::{
+    names::NodeName,
+    transport::{Extensions, Hello},
+};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request};
 
-/// Why a handshake is answered with an error.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("header Connectionuse must be msg")]
-    NotForMessages,
-    #[error("header Node_id is required")]
-    NoNode,
-    #[error("header Node_id {0:?} is not the node {1} of the certificate")]
-    OtherNode(String, NodeName),
-    #[error("request origin {0:?} is not allowed")]
-    ForeignOrigin(String),
-    #[error("the limit of connected nodes is reached")]
-    TooManyNodes,
+use super::door::Refusal;
+
+/// The answer to who is refused. Upstream leaves the connection open and silent instead.
+pub(super) fn response(refusal: &Refusal) -> ErrorResponse {
+    let text = refusal.to_string();
+    let length = HeaderValue::from(text.len());
+    let mut response = ErrorResponse::new(Some(text));
+    *response.status_mut() = match refusal {
+        Refusal::NotForMessages | Refusal::NoNode => StatusCode::BAD_REQUEST,
+        Refusal::OtherNode(..) | Refusal::ForeignOrigin(_) => StatusCode::FORBIDDEN,
+        Refusal::TooManyNodes => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
-impl Refusal {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::NotForMessages | Self::NoNode => StatusCode::BAD_REQUEST,
-            Self::OtherNode(..) | Self::ForeignOrigin(_) => StatusCode::FORBIDDEN,
-            Self::TooManyNodes => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-
-    /// The answer. Upstream leaves the connection open and silent instead.
-    pub(super) fn response(&self) -> ErrorResponse {
-        let text = self.to_string();
-        let length = header::HeaderValue::from(text.len());
-        let mut response = ErrorResponse::new(Some(text));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_LENGTH, length);
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-        response
-    }
-}
-
-/// Checks a handshake of `peer`, the node of the certificate. The path says nothing that the headers do not.
+/// Reads the handshake of `peer`, the node of the certificate. The path says nothing that the headers do not.
 ///
 /// Upstream: `pkg/viaduct/pkg/server/ws.go`, `cloud/pkg/cloudhub/authorization`.
-pub(super) fn check(request: &Request, peer: &NodeName) -> Result<(), Refusal> {
+pub(super) fn check(request: &Request, peer: &NodeName) -> Result<Hello, Refusal> {
     let headers = request.headers();
     check_origin(headers)?;
     // A Go edge repeats the header with each of its attempts; the first one counts.
@@ -57,7 +41,9 @@ pub(super) fn check(request: &Request, peer: &NodeName) -> Result<(), Refusal> {
         let node = String::from_utf8_lossy(node.as_bytes()).chars().take(128).collect();
         return Err(Refusal::OtherNode(node, peer.clone()));
     }
-    Ok(())
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let extensions = Extensions::parse(text(Extensions::HEADER));
+    Ok(Hello::new(peer.clone()).project(text("project_id")).extensions(extensions))
 }
 
 /// A browser tells where the page came from; that has to be here.
@@ -85,9 +71,13 @@ mod tests {
         request.body(()).unwrap()
     }
 
-    fn checked(headers: &[(&str, &str)]) -> Result<(), u16> {
+    fn read(headers: &[(&str, &str)]) -> Result<Hello, u16> {
         check(&request(headers), &NodeName::new("edge-1").unwrap())
-            .map_err(|refusal| refusal.response().status().as_u16())
+            .map_err(|refusal| response(&refusal).status().as_u16())
+    }
+
+    fn checked(headers: &[(&str, &str)]) -> Result<(), u16> {
+        read(headers).map(drop)
     }
 
     #[test]
@@ -99,6 +89,15 @@ mod tests {
         assert_eq!(checked(&[usage]), Err(400));
         assert_eq!(checked(&[("Node_id", "edge-1")]), Err(400));
         assert_eq!(checked(&[("Connectionuse", "str"), ("Node_id", "edge-1")]), Err(400));
+    }
+
+    #[test]
+    fn a_go_edge_offers_no_extensions_and_ours_does() {
+        let go = [("Connectionuse", "msg"), ("Node_id", "edge-1"), ("Project_id", "p")];
+        let hello = read(&go).unwrap();
+        assert_eq!((&*hello.project, hello.extensions), ("p", Extensions::none()));
+        let ours = [go.as_slice(), &[("Kubeedge-Extensions", "batch, later=1")]].concat();
+        assert_eq!(read(&ours).unwrap().extensions.to_string(), "batch");
     }
 
     #[test]

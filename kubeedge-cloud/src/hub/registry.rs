@@ -6,10 +6,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kubeedge_core::names::{NodeName, Uid};
-use tokio::sync::{Notify, watch};
+use kubeedge_core::{message::Message, names::NodeName, transport::Extensions};
+use tokio::sync::{oneshot, watch};
 
-use super::downlink::{Downlink, DownlinkQueue, ObjectChange};
+use super::{
+    downlink::Downlink,
+    mailbox::{AskError, Asked, Mailbox},
+};
 
 /// Number of a session: grows with each connection, of whatever node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,66 +66,9 @@ struct Seat {
     mailbox: Arc<Mailbox>,
 }
 
-/// Where others leave what a connection is to send.
-#[derive(Debug)]
-pub(super) struct Mailbox {
-    queue: Mutex<DownlinkQueue>,
-    pub(super) wake: Notify,
-    closing: watch::Sender<Option<CloseReason>>,
-}
-
 /// None of the locks is held while anything can panic, and what they guard is consistent between calls.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Mailbox {
-    fn new() -> Self {
-        Self { queue: Mutex::default(), wake: Notify::new(), closing: watch::Sender::new(None) }
-    }
-
-    fn put(&self, downlink: Downlink) {
-        let full = match downlink {
-            Downlink::Object(change) => lock(&self.queue).put(change).is_err(),
-            Downlink::Notice(message) => {
-                lock(&self.queue).put_notice(message);
-                false
-            }
-        };
-        if full {
-            self.close(CloseReason::QueueFull);
-        }
-        self.wake.notify_one();
-    }
-
-    pub(super) fn next_object(&self) -> Option<ObjectChange> {
-        lock(&self.queue).next_object()
-    }
-
-    pub(super) fn next_notice(&self) -> Option<kubeedge_core::message::Message> {
-        lock(&self.queue).next_notice()
-    }
-
-    pub(super) fn settle(&self, uid: &Uid, acknowledged: bool) -> Option<ObjectChange> {
-        lock(&self.queue).settle(uid, acknowledged)
-    }
-
-    pub(super) fn dropped(&self) -> u64 {
-        lock(&self.queue).dropped()
-    }
-
-    fn close(&self, reason: CloseReason) {
-        self.closing.send_if_modified(|closing| closing.is_none().then(|| *closing = Some(reason)).is_some());
-    }
-
-    pub(super) async fn closed(&self) -> CloseReason {
-        let mut closing = self.closing.subscribe();
-        match closing.wait_for(Option::is_some).await {
-            Ok(reason) => reason.unwrap_or(CloseReason::Shutdown),
-            // The sender lives as long as `self`.
-            Err(_) => CloseReason::Shutdown,
-        }
-    }
 }
 
 /// The right to become the session of a node; given back when dropped.
@@ -155,6 +101,26 @@ impl HubHandle {
         let mailbox = lock(&self.0.sessions).by_node.get(node).map(|seat| seat.mailbox.clone());
         mailbox.ok_or_else(|| NotConnected(node.clone()))?.put(downlink);
         Ok(())
+    }
+
+    /// Asks a node something, and waits for its answer for as long as the hub's session waits for answers: a minute by
+    /// default.
+    ///
+    /// # Errors
+    /// [`AskError`]; except for [`Busy`](AskError::Busy) the node may have the question.
+    ///
+    /// # Cancel safety
+    /// A dropped future stops waiting; the question may have been sent.
+    pub async fn ask(&self, node: &NodeName, message: Message) -> Result<Message, AskError> {
+        let mailbox = lock(&self.0.sessions).by_node.get(node).map(|seat| seat.mailbox.clone());
+        let (reply, answer) = oneshot::channel();
+        mailbox.ok_or(AskError::NotConnected)?.ask(Asked { message, reply })?;
+        answer.await.unwrap_or(Err(AskError::NotConnected))
+    }
+
+    /// What the session of `node` may do beyond KubeEdge's protocol; `None` if it is not connected.
+    pub fn extensions(&self, node: &NodeName) -> Option<Extensions> {
+        lock(&self.0.sessions).by_node.get(node).map(|seat| seat.mailbox.extensions)
     }
 
     /// The nodes that are connected, with the number of their session.
@@ -199,8 +165,13 @@ impl HubHandle {
     }
 
     /// Makes an admitted connection the session of `node`; an older one ends.
-    pub(super) fn enter(&self, node: &NodeName, admission: Admission) -> (SessionNumber, Arc<Mailbox>) {
-        let mailbox = Arc::new(Mailbox::new());
+    pub(super) fn enter(
+        &self,
+        node: &NodeName,
+        admission: Admission,
+        extensions: Extensions,
+    ) -> (SessionNumber, Arc<Mailbox>) {
+        let mailbox = Arc::new(Mailbox::new(extensions));
         let (number, old) = {
             let mut sessions = lock(&self.0.sessions);
             sessions.last += 1;
@@ -244,12 +215,12 @@ mod tests {
         NodeName::new(name).unwrap()
     }
 
-    #[tokio::test]
-    async fn the_end_of_a_replaced_session_does_not_touch_the_new_one() {
+    #[test]
+    fn the_end_of_a_replaced_session_does_not_touch_the_new_one() {
         let hub = HubHandle::new(1);
-        let (first, old) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap());
-        let (second, _new) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap());
-        assert_eq!(old.closed().await, CloseReason::Replaced);
+        let (first, old) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap(), Extensions::none());
+        let (second, _new) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap(), Extensions::none());
+        assert_eq!(old.closing(), Some(CloseReason::Replaced));
         hub.leave(&node("a"), first);
         assert_eq!(hub.session(&node("a")), Some(second));
         hub.leave(&node("a"), second);
@@ -264,7 +235,7 @@ mod tests {
         assert!(hub.admit(&node("c")).is_none());
         drop(second);
         let third = hub.admit(&node("c")).unwrap();
-        hub.enter(&node("a"), first);
+        hub.enter(&node("a"), first, Extensions::none());
         assert!(hub.admit(&node("a")).is_some(), "who is in may come back");
         drop(third);
         assert!(hub.admit(&node("d")).is_some());
@@ -327,7 +298,7 @@ mod tests {
         };
         let soon = std::time::Duration::from_secs(10);
         for _ in 0..3 {
-            let (number, _mailbox) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap());
+            let (number, _mailbox) = hub.enter(&node("a"), hub.admit(&node("a")).unwrap(), Extensions::none());
             tokio::time::timeout(soon, until(1)).await.unwrap();
             hub.leave(&node("a"), number);
             tokio::time::timeout(soon, until(0)).await.unwrap();

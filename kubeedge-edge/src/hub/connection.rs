@@ -6,13 +6,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::{Sink as _, Stream as _, future::BoxFuture};
+use futures_util::{Stream as _, future::BoxFuture};
 use kubeedge_core::{
     message::Message,
     names::SharedClock,
     service::BoxError,
     session::{Outbound, Receipt, Session, SessionEnd, SessionEvent, SubmitError, Ticket, Until},
-    transport::{Link, LinkError},
+    transport::{Link, LinkError, SessionWriter},
     uplink::{Inbound, UplinkError},
     words::Source,
 };
@@ -67,9 +67,7 @@ pub(super) struct Connection<'a> {
     /// Answers for which the session has no room yet: at most that of `answering`, and one per message read.
     answers: VecDeque<Message>,
     inbound_ready: bool,
-    unflushed: bool,
-    /// Since when the link has taken nothing that it should take.
-    stalled: Option<Instant>,
+    writer: SessionWriter,
     timer: Pin<Box<Sleep>>,
     heard: bool,
     closing: bool,
@@ -98,8 +96,7 @@ impl<'a> Connection<'a> {
             answering: None,
             answers: VecDeque::new(),
             inbound_ready: false,
-            unflushed: false,
-            stalled: None,
+            writer: SessionWriter::new(),
             timer: Box::pin(sleep_until(now)),
             heard: false,
             closing: false,
@@ -137,38 +134,20 @@ impl<'a> Connection<'a> {
         done |= self.read(cx)?;
         done |= self.take_calls(cx);
         done |= self.wait(cx)?;
-        if self.closing && !done && self.answering.is_none() && self.answers.is_empty() && self.stalled.is_none() {
+        if self.closing
+            && !done
+            && self.answering.is_none()
+            && self.answers.is_empty()
+            && self.writer.stalled_since().is_none()
+        {
             return Err(End::Finished);
         }
         Ok(done)
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let (mut done, mut pending) = (false, false);
-        while self.session.transmit_len() > 0 {
-            match Pin::new(&mut self.link).poll_ready(cx).map_err(End::Broken)? {
-                Poll::Ready(()) => {}
-                Poll::Pending => {
-                    pending = true;
-                    break;
-                }
-            }
-            let Some(message) = self.session.poll_transmit() else { break };
-            Pin::new(&mut self.link).start_send(message).map_err(End::Broken)?;
-            (done, self.unflushed) = (true, true);
-        }
-        if self.unflushed {
-            match Pin::new(&mut self.link).poll_flush(cx).map_err(End::Broken)? {
-                Poll::Ready(()) => (done, self.unflushed) = (true, false),
-                Poll::Pending => pending = true,
-            }
-        }
-        self.stalled = match (pending, done) {
-            (false, _) => None,
-            (true, true) => Some(Instant::now()),
-            (true, false) => self.stalled.or_else(|| Some(Instant::now())),
-        };
-        Ok(done)
+        let now = Instant::now().into_std();
+        self.writer.poll_write(cx, now, &mut *self.link, &mut self.session).map_err(End::Broken)
     }
 
     fn take_events(&mut self) -> Result<bool, End> {
@@ -289,10 +268,10 @@ impl<'a> Connection<'a> {
     /// Waits for the next thing that time brings, and does it.
     fn wait(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let now = Instant::now();
-        if self.stalled.is_some_and(|since| since + self.config.write_timeout <= now) {
+        let stall = self.writer.stalled_since().map(|since| Instant::from_std(since) + self.config.write_timeout);
+        if stall.is_some_and(|due| due <= now) {
             return Err(End::WriteTimeout);
         }
-        let stall = self.stalled.map(|since| since + self.config.write_timeout);
         let token = self.bucket.as_ref().map(|bucket| bucket.ready_at(now)).filter(|at| *at > now);
         let session = self.session.poll_timeout().map(Instant::from_std);
         let Some(next) = [stall, token, session].into_iter().flatten().min() else { return Ok(false) };

@@ -1,21 +1,21 @@
 //! The transport of KubeEdge: WebSocket over TLS.
 
-mod link;
-
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
 use async_trait::async_trait;
-use http::{HeaderValue, Request, Uri};
-use kubeedge_core::transport::{CloudEndpoint, Link, LinkError, Transport};
-use rustls::pki_types::ServerName;
+use http::{HeaderMap, HeaderValue, Request, Uri};
+use kubeedge_core::transport::{
+    CloudEndpoint, Extensions, Link, LinkError, Transport,
+    websocket::{self, WebSocketFrames, WebSocketLink},
+};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     client_async_with_config,
     tungstenite::{self, handshake::client::generate_key, protocol::WebSocketConfig},
 };
 
-use self::link::WebSocketLink;
+use super::dial::{self, Server, link_error};
 use crate::pki::Identity;
 
 /// Dials a CloudHub over TLS, showing the certificate of the node.
@@ -30,6 +30,7 @@ pub struct WebSocket {
     handshake_timeout: Duration,
     max_message: usize,
     dead_after: Duration,
+    extensions: Extensions,
 }
 
 /// Longest text of a refusal that is kept.
@@ -48,6 +49,7 @@ impl WebSocket {
             handshake_timeout: Duration::from_secs(30),
             max_message: 16 * 1024 * 1024,
             dead_after: Duration::from_secs(30),
+            extensions: Extensions::all(),
         }
     }
 
@@ -70,18 +72,20 @@ impl WebSocket {
         self
     }
 
-    async fn connect(&self, endpoint: &CloudEndpoint, identity: &Identity) -> Result<WebSocketLink, LinkError> {
+    /// What is offered to the cloud; default all. A Go cloud takes nothing of it.
+    pub fn extensions(mut self, extensions: Extensions) -> Self {
+        self.extensions = extensions;
+        self
+    }
+
+    async fn connect(&self, endpoint: &CloudEndpoint, identity: &Identity) -> Result<ClientLink, LinkError> {
         let peer = &endpoint.server;
         let unreachable = |source: io::Error| LinkError::Unreachable { peer: peer.clone(), source: source.into() };
-        let (name, port) = split(peer)?;
-        let request = request(endpoint)?;
-        let host = match &name {
-            ServerName::IpAddress(ip) => std::net::IpAddr::from(*ip).to_string(),
-            name => name.to_str().into_owned(),
-        };
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?;
+        let server = Server::parse(peer)?;
+        let request = request(endpoint, self.extensions)?;
+        let stream = TcpStream::connect((server.host().as_str(), server.port)).await.map_err(unreachable)?;
         self.tune(&stream).map_err(unreachable)?;
-        let secured = TlsConnector::from(identity.client_config()).connect(name, stream).await;
+        let secured = TlsConnector::from(identity.client_config()).connect(server.name, stream).await;
         let stream = secured.map_err(|error| link_error(peer, error))?;
         // One frame of the cloud may hold a whole message, so both have the same limit.
         let config = WebSocketConfig::default()
@@ -91,7 +95,11 @@ impl WebSocket {
             .max_message_size(Some(self.max_message))
             .max_frame_size(Some(self.max_message));
         match client_async_with_config(request, stream, Some(config)).await {
-            Ok((socket, _)) => Ok(WebSocketLink::new(socket, peer.clone())),
+            Ok((socket, response)) => {
+                let extensions = self.extensions.common(chosen(response.headers()));
+                let frames = WebSocketFrames::new(socket, peer.as_str()).broken_is(link_error);
+                Ok(websocket::link(frames, extensions, self.max_message))
+            }
             Err(error) => Err(handshake_error(peer, error)),
         }
     }
@@ -109,15 +117,12 @@ impl WebSocket {
     }
 }
 
+type ClientLink = WebSocketLink<TlsStream<TcpStream>>;
+
 #[async_trait]
 impl Transport for WebSocket {
     async fn dial(&self, endpoint: CloudEndpoint) -> Result<Box<dyn Link>, LinkError> {
-        let mut identity = self.identity.clone();
-        let identity = match identity.wait_for(Option::is_some).await {
-            Ok(identity) => identity.clone(),
-            Err(_) => None,
-        };
-        let identity = identity.ok_or_else(|| LinkError::Failed("the node has no certificate".into()))?;
+        let identity = dial::identity(&self.identity).await?;
         match timeout(self.handshake_timeout, self.connect(&endpoint, &identity)).await {
             Ok(link) => Ok(Box::new(link?)),
             Err(_) => Err(LinkError::TimedOut),
@@ -125,18 +130,13 @@ impl Transport for WebSocket {
     }
 }
 
-/// `host:port`, where the host may be an IPv6 address in brackets.
-fn split(server: &str) -> Result<(ServerName<'static>, u16), LinkError> {
-    let wrong = || LinkError::Failed(format!("server {server:?} is not host:port").into());
-    if let Ok(address) = server.parse::<SocketAddr>() {
-        return Ok((ServerName::IpAddress(address.ip().into()), address.port()));
-    }
-    let (host, port) = server.rsplit_once(':').ok_or_else(wrong)?;
-    let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
-    Ok((name, port.parse().map_err(|_| wrong())?))
+/// What the cloud has chosen of our offer. A Go cloud does not know of it.
+fn chosen(headers: &HeaderMap) -> Extensions {
+    let value = headers.get(Extensions::HEADER).and_then(|value| value.to_str().ok());
+    value.map_or(Extensions::none(), Extensions::parse)
 }
 
-fn request(endpoint: &CloudEndpoint) -> Result<Request<()>, LinkError> {
+fn request(endpoint: &CloudEndpoint, offer: Extensions) -> Result<Request<()>, LinkError> {
     let CloudEndpoint { server, node, project, .. } = endpoint;
     let failed = |error: http::Error| LinkError::Failed(error.into());
     // An empty segment makes a Go cloud answer with a redirect.
@@ -150,7 +150,7 @@ fn request(endpoint: &CloudEndpoint) -> Result<Request<()>, LinkError> {
         .build()
         .map_err(failed)?;
     let project = HeaderValue::from_str(project).map_err(|error| LinkError::Failed(error.into()))?;
-    Request::builder()
+    let mut request = Request::builder()
         .uri(uri)
         .header("Host", server)
         .header("Connection", "Upgrade")
@@ -162,17 +162,13 @@ fn request(endpoint: &CloudEndpoint) -> Result<Request<()>, LinkError> {
         // Without it a Go cloud opens the connection and never reads from it.
         .header("Connectionuse", "msg")
         .body(())
-        .map_err(failed)
-}
-
-/// What a failure of the socket means; TLS speaks through it, too.
-fn link_error(peer: &str, error: io::Error) -> LinkError {
-    let peer = peer.to_owned();
-    if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
-        LinkError::Untrusted { peer, source: error.into() }
-    } else {
-        LinkError::Unreachable { peer, source: error.into() }
+        .map_err(failed)?;
+    if !offer.is_none()
+        && let Ok(offer) = HeaderValue::try_from(offer.to_string())
+    {
+        request.headers_mut().insert(Extensions::HEADER, offer);
     }
+    Ok(request)
 }
 
 fn handshake_error(peer: &str, error: tungstenite::Error) -> LinkError {

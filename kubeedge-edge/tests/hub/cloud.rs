@@ -8,8 +8,11 @@ use kubeedge_core::{
     names::{SharedClock, UnixMillis},
     resource::{ObjectPath, ResourceType},
     service::BoxError,
-    testing::{ManualClock, MemoryAcceptor, MemoryLink, MemoryTransport},
-    transport::{CloudEndpoint, TransportHandle},
+    testing::ManualClock,
+    transport::{
+        CloudEndpoint, TransportHandle,
+        memory::{MemoryAcceptor, MemoryLink, MemoryTransport},
+    },
     uplink::{Inbound, UplinkHandle},
     words::{Group, Operation, Source},
 };

@@ -7,8 +7,10 @@ use kubeedge_core::{
     message::{Content, Message},
     names::{ResourceVersion, UnixMillis},
     resource::{ObjectPath, Resource, ResourceType},
-    testing::{MemoryAcceptor, MemoryLink, MemoryTransport},
-    transport::TransportHandle,
+    transport::{
+        TransportHandle,
+        memory::{MemoryAcceptor, MemoryLink, MemoryTransport},
+    },
     words::{Group, Operation, Source},
 };
 use kubeedge_edge::node::{EdgeNode, EdgeNodeBuilder};

@@ -1,3 +1,5 @@
+//! Links and a transport within one process, for embedding and for tests.
+
 use std::{
     pin::Pin,
     sync::Arc,
@@ -10,11 +12,8 @@ use futures_sink::Sink;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::PollSender;
 
-use crate::{
-    message::Message,
-    transport::{CloudEndpoint, Link, LinkError, Transport},
-    wire::json,
-};
+use super::{CloudEndpoint, Link, LinkError, Transport};
+use crate::{message::Message, wire::json};
 
 /// One end of a link in memory. Messages pass through the codec, as they would on a socket.
 #[derive(Debug)]

@@ -1,0 +1,237 @@
+//! Where links come in, whatever carries them.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use kubeedge_core::{
+    names::NodeName,
+    transport::{Extensions, Hello, Link},
+};
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    HubParts, SessionNumber,
+    connection::{Conversation, ConversationEnd},
+    registry::{Admission, CloseReason, HubHandle},
+};
+
+/// Handshakes at a time, per listener; further connections wait in its backlog.
+const HANDSHAKES: usize = 512;
+
+/// Why a peer is not let in. The text is what the peer gets to read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A WebSocket for something else.
+    #[error("header Connectionuse must be msg")]
+    NotForMessages,
+    /// It does not say who it is.
+    #[error("header Node_id is required")]
+    NoNode,
+    /// It says that it is somebody else than its certificate does.
+    #[error("header Node_id {0:?} is not the node {1} of the certificate")]
+    OtherNode(String, NodeName),
+    /// A page of another site in a browser.
+    #[error("request origin {0:?} is not allowed")]
+    ForeignOrigin(String),
+    /// As many nodes are connected as may be.
+    #[error("the limit of connected nodes is reached")]
+    TooManyNodes,
+}
+
+/// Lets links in, and carries their messages. Cheap to clone.
+///
+/// This is for transports of the embedder's; those of this crate are served by [`websocket`](Self::websocket),
+/// [`quic`](Self::quic) and [`unix`](Self::unix).
+#[derive(Clone)]
+pub struct HubDoor(pub(super) Arc<HubParts>);
+
+/// A peer that is let in, but not yet connected; its place is kept until this is dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    node: NodeName,
+    extensions: Extensions,
+    admission: Admission,
+}
+
+impl Admitted {
+    /// The extensions that hold for its session; tell it to the peer.
+    pub fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+}
+
+impl HubDoor {
+    /// Checks what a peer says, who has proved to be `proven`.
+    ///
+    /// # Errors
+    /// [`Refusal`] for the peer to read.
+    pub fn admit(&self, hello: &Hello, proven: &NodeName) -> Result<Admitted, Refusal> {
+        if hello.node != *proven {
+            return Err(Refusal::OtherNode(hello.node.to_string(), proven.clone()));
+        }
+        let admission = self.0.handle.admit(proven).ok_or(Refusal::TooManyNodes)?;
+        let extensions = self.0.config.extensions.common(hello.extensions);
+        Ok(Admitted { node: proven.clone(), extensions, admission })
+    }
+
+    /// Carries messages over `link` until either side ends it, or `shutdown`. The link is then of no more use; it is not
+    /// closed. `peer` is for the log.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the session.
+    pub async fn converse<L: Link + ?Sized>(
+        &self,
+        admitted: Admitted,
+        link: &mut L,
+        peer: &(dyn fmt::Display + Sync),
+        shutdown: &CancellationToken,
+    ) -> ConversationEnd {
+        let Admitted { node, extensions, admission } = admitted;
+        let hub = &self.0;
+        let (number, mailbox) = hub.handle.enter(&node, admission, extensions);
+        if shutdown.is_cancelled() {
+            // All others were closed before this one came.
+            hub.handle.close(&node, CloseReason::Shutdown);
+        }
+        // Also when this future is dropped.
+        let _leave = Leave { hub: hub.handle.clone(), node: node.clone(), number };
+        tracing::info!(%node, %peer, session = %number, %extensions, "node connected");
+        let end = Conversation::new(node.clone(), &mailbox, hub, extensions, link).await;
+        match &end {
+            ConversationEnd::ClosedByPeer | ConversationEnd::ClosedByHub(_) => {
+                tracing::info!(%node, session = %number, %end, "node disconnected");
+            }
+            end => {
+                let err = end as &dyn std::error::Error;
+                tracing::warn!(%node, session = %number, err, "session of a node broke");
+            }
+        }
+        end
+    }
+
+    /// The longest message that is taken, in bytes.
+    pub fn message_limit(&self) -> usize {
+        self.0.config.message_limit
+    }
+
+    /// The handle to the hub.
+    pub fn handle(&self) -> HubHandle {
+        self.0.handle.clone()
+    }
+
+    pub(super) fn handshake_timeout(&self) -> Duration {
+        self.0.config.handshake_timeout
+    }
+}
+
+impl fmt::Debug for HubDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubDoor").field("hub", &self.0.handle).finish_non_exhaustive()
+    }
+}
+
+struct Leave {
+    hub: HubHandle,
+    node: NodeName,
+    number: SessionNumber,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.hub.leave(&self.node, self.number);
+    }
+}
+
+/// The connections of one listener: bounds their handshakes, and ends them together.
+pub(super) struct Guests {
+    door: HubDoor,
+    slots: Arc<Semaphore>,
+    connections: TaskTracker,
+    abort: CancellationToken,
+    shutdown: CancellationToken,
+}
+
+impl Guests {
+    pub(super) fn new(door: HubDoor, shutdown: CancellationToken) -> Self {
+        let slots = Arc::new(Semaphore::new(HANDSHAKES));
+        Self { door, slots, connections: TaskTracker::new(), abort: CancellationToken::new(), shutdown }
+    }
+
+    /// Runs `listen` until the shutdown, then lets all connections say farewell.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all connections at once.
+    pub(super) async fn serve(self, listen: impl AsyncFnOnce(&Self)) {
+        let _abort_on_drop = self.abort.clone().drop_guard();
+        let _stopped = self.shutdown.run_until_cancelled(listen(&self)).await;
+        self.connections.close();
+        self.door.0.handle.close_all(CloseReason::Shutdown);
+        if timeout(self.door.0.config.farewell, self.connections.wait()).await.is_err() {
+            self.abort.cancel();
+            self.connections.wait().await;
+        }
+    }
+
+    /// Waits until there is room for another handshake.
+    pub(super) async fn room(&self) -> Option<Handshake> {
+        let slot = self.slots.clone().acquire_owned().await.ok()?;
+        Some(Handshake { slot })
+    }
+
+    /// Runs a connection: `shake` within the time for handshakes, and then what it gives.
+    pub(super) fn spawn<T, F>(
+        &self,
+        handshake: Handshake,
+        peer: impl fmt::Display + Send + 'static,
+        shake: impl Future<Output = Result<T, Rejected>> + Send + 'static,
+        converse: impl FnOnce(T, CancellationToken) -> F + Send + 'static,
+    ) where
+        T: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (abort, shutdown, patience) = (self.abort.clone(), self.shutdown.clone(), self.door.handshake_timeout());
+        self.connections.spawn(async move {
+            let connection = async move {
+                // Boxed, so that a session does not keep the room of its handshake.
+                let shaken = Box::pin(timeout(patience, shake));
+                let shaken = shutdown.run_until_cancelled(shaken).await;
+                drop(handshake);
+                match shaken {
+                    Some(Ok(Ok(guest))) => Box::pin(converse(guest, shutdown)).await,
+                    Some(Ok(Err(err))) => {
+                        tracing::info!(%peer, err = &err as &dyn std::error::Error, "connection not accepted");
+                    }
+                    Some(Err(_)) => tracing::info!(%peer, "connection not accepted: handshake took too long"),
+                    None => {}
+                }
+            };
+            abort.run_until_cancelled(connection).await;
+        });
+    }
+}
+
+/// The right to shake hands.
+pub(super) struct Handshake {
+    #[expect(dead_code, reason = "held")]
+    slot: tokio::sync::OwnedSemaphorePermit,
+}
+
+/// Why a peer did not become a session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Rejected {
+    #[error("no TLS handshake")]
+    Tls(#[source] std::io::Error),
+    #[error("certificate names no node")]
+    Certificate(#[source] crate::pki::PeerError),
+    #[error("no certificate")]
+    NoCertificate,
+    #[error("no WebSocket handshake")]
+    WebSocket(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+    #[error("no handshake")]
+    Link(#[from] kubeedge_core::transport::LinkError),
+    #[error("no QUIC handshake")]
+    Quic(#[from] quinn::ConnectionError),
+    #[error("handshake of node {1} refused: {0}")]
+    Refused(Refusal, NodeName),
+}

@@ -1,0 +1,150 @@
+//! The WebSocket port.
+//!
+//! Upstream: `pkg/viaduct/pkg/server/ws.go`, `cloud/pkg/cloudhub/servers`.
+
+use std::{sync::Arc, time::Duration};
+
+use kubeedge_core::{
+    names::NodeName,
+    transport::{
+        Extensions,
+        websocket::{self, WebSocketFrames, WebSocketLink},
+    },
+};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_tungstenite::{
+    accept_hdr_async_with_config,
+    tungstenite::{
+        handshake::server::{ErrorResponse, Request, Response},
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection::ConversationEnd,
+    door::{Admitted, Guests, HubDoor, Refusal, Rejected},
+    handshake,
+    registry::CloseReason,
+};
+use crate::pki::peer_node_name;
+
+/// Pause after a failed `accept`, which happens when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Buffers of a connection: most nodes are silent most of the time, and there are many.
+const BUFFER: usize = 4 * 1024;
+/// For the peer to take the last frame.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+impl HubDoor {
+    /// Accepts nodes on `listener` until `shutdown`; then says farewell to all.
+    ///
+    /// `tls` has to require and verify a client certificate, as [`websocket_config`](crate::pki::websocket_config) does.
+    /// Its node, and no other, may be in the header `Node_id` of the handshake.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all sessions without a farewell.
+    pub async fn websocket(&self, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: CancellationToken) {
+        let acceptor = TlsAcceptor::from(tls);
+        let guests = Guests::new(self.clone(), shutdown);
+        guests
+            .serve(async |guests: &Guests| {
+                while let Some(room) = guests.room().await {
+                    match listener.accept().await {
+                        Ok((stream, peer)) => {
+                            let (acceptor, door) = (acceptor.clone(), self.clone());
+                            let shaken = async move { shake(stream, acceptor, &door).await.map(|guest| (guest, door)) };
+                            guests.spawn(
+                                room,
+                                peer,
+                                shaken,
+                                move |((mut link, admitted), door), shutdown| async move {
+                                    let end = door.converse(admitted, &mut link, &peer, &shutdown).await;
+                                    say_farewell(&mut link, &end).await;
+                                },
+                            );
+                        }
+                        Err(err) => {
+                            tracing::warn!(%err, "cannot accept connections");
+                            sleep(ACCEPT_PAUSE).await;
+                        }
+                    }
+                }
+            })
+            .await;
+    }
+}
+
+type ServerLink = WebSocketLink<TlsStream<TcpStream>>;
+
+async fn shake(stream: TcpStream, acceptor: TlsAcceptor, door: &HubDoor) -> Result<(ServerLink, Admitted), Rejected> {
+    // Messages are small, and an acknowledgement that waits holds up the next object.
+    let _ = stream.set_nodelay(true);
+    let stream = acceptor.accept(stream).await.map_err(Rejected::Tls)?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let node = peer_node_name(certificate.ok_or(Rejected::NoCertificate)?).map_err(Rejected::Certificate)?;
+    let mut outcome = Err(Refusal::NoNode);
+    #[expect(clippy::result_large_err, reason = "the signature is that of the callback")]
+    let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+        outcome = handshake::check(request, &node).and_then(|hello| door.admit(&hello, &node));
+        match &outcome {
+            Ok(admitted) => Ok(with_extensions(response, admitted.extensions())),
+            Err(refusal) => Err(handshake::response(refusal)),
+        }
+    };
+    let limit = door.message_limit();
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_message_size(Some(limit))
+        .max_frame_size(Some(limit));
+    let accepted = accept_hdr_async_with_config(stream, check, Some(config)).await;
+    match (accepted, outcome) {
+        (Ok(socket), Ok(admitted)) => {
+            let frames = WebSocketFrames::new(socket, peer_name(&node));
+            Ok((websocket::link(frames, admitted.extensions(), limit), admitted))
+        }
+        (Err(_) | Ok(_), Err(refusal)) => Err(Rejected::Refused(refusal, node)),
+        (Err(err), Ok(_)) => Err(Rejected::WebSocket(err.into())),
+    }
+}
+
+fn peer_name(node: &NodeName) -> String {
+    format!("node {node}")
+}
+
+/// Tells a peer that offered extensions which of them hold. A Go peer offers none.
+fn with_extensions(mut response: Response, extensions: Extensions) -> Response {
+    if !extensions.is_none()
+        && let Ok(value) = extensions.to_string().parse()
+    {
+        response.headers_mut().insert(Extensions::HEADER, value);
+    }
+    response
+}
+
+async fn say_farewell(link: &mut ServerLink, end: &ConversationEnd) {
+    if let Some(frame) = close_frame(end) {
+        // What the peer makes of it is its business.
+        let _ = timeout(FAREWELL, link.get_mut().close_with(frame)).await;
+    }
+}
+
+/// What a peer is told at the end, if it can be told anything.
+fn close_frame(end: &ConversationEnd) -> Option<CloseFrame> {
+    let (code, reason) = match end {
+        ConversationEnd::ClosedByHub(CloseReason::Shutdown) => (CloseCode::Restart, "the cloud stops"),
+        ConversationEnd::ClosedByHub(CloseReason::Replaced) => (CloseCode::Normal, "the node has connected anew"),
+        ConversationEnd::ClosedByHub(CloseReason::NodeDeleted) => (CloseCode::Normal, "the node was deleted"),
+        ConversationEnd::ClosedByHub(CloseReason::QueueFull) => (CloseCode::Again, "too many objects wait"),
+        ConversationEnd::KeepaliveMissed => (CloseCode::Policy, "no keepalive in time"),
+        ConversationEnd::Broken(err) if err.is_malformed() => (CloseCode::Invalid, "malformed message"),
+        _ => return None,
+    };
+    Some(CloseFrame { code, reason: reason.into() })
+}
