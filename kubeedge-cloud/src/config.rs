@@ -20,7 +20,7 @@ pub use self::{
     error::ConfigError,
     keys::{
         CloudCoreConfig, CloudHubConfig, EmbeddedApiConfig, HttpsConfig, KubeApiConfig, ModuleConfig, ModulesConfig,
-        WebSocketConfig,
+        QuicConfig, WebSocketConfig,
     },
 };
 

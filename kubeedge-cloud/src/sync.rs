@@ -9,6 +9,7 @@
 
 mod crd_ledger;
 mod deliveries;
+mod inventory;
 mod ledger;
 mod placement;
 mod resync;

@@ -9,6 +9,7 @@
 //! * [`device`]: devices and their models.
 //! * [`transport`], [`meta`], [`bus`], [`twin`], [`mapper`]: the five seams, each a trait, a tower service made of it,
 //!   and a typed handle.
+//! * [`inventory`]: whether an edge has what the cloud remembers.
 //! * [`uplink`], [`outbox`]: calls to the cloud now, and messages for it that survive a power cut.
 //! * [`layer`]: what is put around a seam.
 //! * [`config`]: a file of settings, laid over the defaults.
@@ -29,6 +30,7 @@ pub mod answer;
 pub mod bus;
 pub mod config;
 pub mod device;
+pub mod inventory;
 pub mod layer;
 pub mod mapper;
 pub mod message;

@@ -92,6 +92,8 @@ pub enum Resource {
     Application,
     /// The watches of the metaserver.
     WatchSync,
+    /// What the edge has; see [`inventory`](crate::inventory). Only between two of ours.
+    Inventory,
     /// Anything else, such as a topic or a URL; carried unchanged.
     Opaque(Arc<str>),
 }
@@ -113,6 +115,7 @@ impl Resource {
             "k8s/ca.crt" => Self::KubernetesCa,
             "ignore/Application/ignore" => Self::Application,
             "watchapp/sync" => Self::WatchSync,
+            "inventory" => Self::Inventory,
             _ => Self::device(text)
                 .or_else(|| ObjectPath::parse(text).map(Self::Object))
                 .unwrap_or_else(|| Self::Opaque(text.into())),
@@ -158,6 +161,7 @@ impl fmt::Display for Resource {
             Self::KubernetesCa => f.write_str("k8s/ca.crt"),
             Self::Application => f.write_str("ignore/Application/ignore"),
             Self::WatchSync => f.write_str("watchapp/sync"),
+            Self::Inventory => f.write_str("inventory"),
             Self::Opaque(text) => f.write_str(text),
         }
     }

@@ -10,9 +10,10 @@ mod object;
 use std::{fmt, sync::Arc};
 
 use kubeedge_core::{
+    inventory::{Holding, InventoryAnswer, InventoryQuestion},
     message::Message,
-    meta::{Collection, MetaError, MetaHandle, MetaKey, MetaWrite, Precondition, Record},
-    names::{Namespace, SharedClock},
+    meta::{Collection, MetaError, MetaHandle, MetaKey, MetaWrite, Precondition, Record, Selector},
+    names::{Namespace, ObjectName, SharedClock},
     resource::{ObjectPath, ResourceType},
     service::BoxError,
     uplink::Inbound,
@@ -30,6 +31,7 @@ const ATTEMPTS: usize = 5;
 /// * `insert`, `update` and `patch` of an object put it into the store; `delete` removes it, but not if the store has an
 ///   object of the same name and another UID.
 /// * An older version of an object that is stored is acknowledged and not stored. So is the same again.
+/// * A cloud of ours that asks what is here is told; see [`inventory`](kubeedge_core::inventory).
 /// * The acknowledgement is made after the commit. What could not be stored, or understood, is answered with `error`:
 ///   the cloud then sends it again.
 #[derive(Clone)]
@@ -81,6 +83,9 @@ impl Dispatcher {
     /// # Cancel safety
     /// If the future is dropped the message may or may not have been carried out; it was not answered, so it comes again.
     pub async fn dispatch(&self, message: Message) -> Result<Option<Message>, BoxError> {
+        if InventoryQuestion::is_asked_by(&message) {
+            return self.tell_inventory(&message).await.map(Some);
+        }
         if matches!(message.group, Group::Resource | Group::Func) {
             let answer = match self.store_object(&message).await {
                 Ok(()) => message.acknowledgement(self.clock.now()),
@@ -96,6 +101,17 @@ impl Dispatcher {
         }
         tracing::debug!(group = %message.group, resource = %message.resource, "message for a part that is not here");
         Ok(None)
+    }
+
+    /// Tells a cloud of ours what of its objects is here.
+    async fn tell_inventory(&self, asked: &Message) -> Result<Message, BoxError> {
+        let question = InventoryQuestion::read(asked)?;
+        let mut holdings = Vec::new();
+        for kind in &question.kinds {
+            let records = self.store.list(Selector::all(Collection::from(kind))).await?;
+            holdings.extend(records.into_iter().filter_map(|record| holding(kind, record)));
+        }
+        Ok(InventoryAnswer::of(&question, holdings).message(asked, self.clock.now()))
     }
 
     async fn store_object(&self, message: &Message) -> Result<(), Refusal> {
@@ -162,6 +178,14 @@ impl fmt::Debug for Dispatcher {
         let groups: Vec<_> = self.groups.iter().map(|(group, _)| group).collect();
         f.debug_struct("Dispatcher").field("groups", &groups).finish_non_exhaustive()
     }
+}
+
+/// What a record says of the object that it holds; nothing if it did not come from the cloud.
+fn holding(kind: &ResourceType, record: Record) -> Option<Holding> {
+    let MetaKey { namespace, name, .. } = record.key;
+    let namespace = if namespace.is_empty() { None } else { Some(Namespace::new(&namespace).ok()?) };
+    let path = ObjectPath { namespace, kind: kind.clone(), name: Some(ObjectName::new(&name).ok()?) };
+    Some(Holding { path, uid: record.uid?, version: record.version })
 }
 
 /// Key of the record of an object; none for records of the node's own, which are not the cloud's to write.

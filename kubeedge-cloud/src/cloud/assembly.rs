@@ -14,6 +14,8 @@ use tower::{Service, service_fn};
 
 use super::{
     CloudCoreBuilder, CloudCoreError, CloudCoreHandle,
+    builder::bind_udp,
+    handle::Addresses,
     stage::{Alarm, Stage},
 };
 use crate::{
@@ -34,10 +36,17 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     let (intake, controllers, records, storage) = (stage(), stage(), stage(), stage());
 
     // First the ports: if they cannot be had, nothing else need be tried.
-    let websocket = builder.websocket.listen("the WebSocket of CloudHub").await?;
+    let websocket = match builder.websocket {
+        Some(endpoint) => Some(endpoint.listen("the WebSocket of CloudHub").await?),
+        None => None,
+    };
+    let quic = builder.quic.map(|address| bind_udp("the QUIC of CloudHub", address)).transpose()?;
     let https = builder.https.listen("the HTTPS of CloudHub").await?;
-    let unspecified = "0.0.0.0:0".parse().unwrap_or_else(|_| std::net::SocketAddr::from(([0, 0, 0, 0], 0)));
-    let addresses = (websocket.local_addr().unwrap_or(unspecified), https.local_addr().unwrap_or(unspecified));
+    let addresses = Addresses {
+        websocket: websocket.as_ref().and_then(|listener| listener.local_addr().ok()),
+        quic: quic.as_ref().and_then(|socket| socket.local_addr().ok()),
+        https: https.local_addr().ok(),
+    };
 
     let names: Vec<String> = builder.pki.advertise_addresses.iter().map(ToString::to_string).collect();
     let access = builder.source.open(&names, &storage).await?;
@@ -73,7 +82,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     if let Some(ca) = access.ca
         && !router.has(Destination::Hub)
     {
-        router = router.route(Destination::Hub, kubernetes_ca(&ca, clock));
+        router = router.route(Destination::Hub, kubernetes_ca(&ca, clock.clone()));
     }
 
     let tls = pki.https_config()?;
@@ -81,8 +90,18 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     intake.spawn("HTTPS of CloudHub", bootstrap::serve(https, tls, routes, intake.token()));
     let tls = pki.websocket_config()?;
     let door = hub.open(Uplinks::new(router));
-    let (part, token) = (door.clone(), intake.token());
-    intake.spawn("WebSocket of CloudHub", async move { part.websocket(websocket, tls, token).await });
+    if let Some(listener) = websocket {
+        let (part, tls, token) = (door.clone(), tls.clone(), intake.token());
+        intake.spawn("WebSocket of CloudHub", async move { part.websocket(listener, tls, token).await });
+    }
+    if let Some(socket) = quic {
+        let (part, token) = (door.clone(), intake.token());
+        intake.spawn("QUIC of CloudHub", async move {
+            if let Err(err) = part.quic(socket, tls, token).await {
+                tracing::error!(%err, "QUIC cannot be served");
+            }
+        });
+    }
 
     let mut kinds = DELIVERED.to_vec();
     if builder.edge_controller {
@@ -108,7 +127,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
                 edge.annotate(&node).await;
             }
         };
-        let part = resync(truth, log.clone(), handle.clone(), kinds, greet, controllers.token());
+        let part = resync(truth, log.clone(), handle.clone(), clock, kinds, greet, controllers.token());
         controllers.spawn("SyncController", part);
     }
     let refresher = pki.token_refresher();
@@ -120,8 +139,8 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     records.spawn("delivery log", async move { part.run(token).await });
 
     Ok(CloudCoreHandle {
-        websocket: addresses.0,
-        https: addresses.1,
+        addresses,
+        door,
         api_url: access.url,
         kubeconfig: access.kubeconfig,
         client,

@@ -37,7 +37,8 @@ pub struct CloudCoreBuilder {
     pub(super) source: ApiSource,
     pub(super) pki: PkiConfig,
     pub(super) hub: HubConfig,
-    pub(super) websocket: Endpoint,
+    pub(super) websocket: Option<Endpoint>,
+    pub(super) quic: Option<SocketAddr>,
     pub(super) https: Endpoint,
     pub(super) clock: SharedClock,
     pub(super) router: UplinkRouter,
@@ -81,9 +82,12 @@ impl CloudCore {
         builder.edge_controller = modules.edge_controller.enable;
         builder.device_controller = modules.device_controller.enable;
         builder.resync = modules.sync_controller.enable;
-        builder
-            .websocket(SocketAddr::new(ip(&hub.websocket.address), hub.websocket.port))
-            .https(SocketAddr::new(ip(&hub.https.address), hub.https.port))
+        builder.websocket = hub
+            .websocket
+            .enable
+            .then(|| Endpoint::Address(SocketAddr::new(ip(&hub.websocket.address), hub.websocket.port)));
+        builder.quic = hub.quic.enable.then(|| SocketAddr::new(ip(&hub.quic.address), hub.quic.port));
+        builder.https(SocketAddr::new(ip(&hub.https.address), hub.https.port))
     }
 }
 
@@ -94,7 +98,8 @@ impl CloudCoreBuilder {
             source,
             pki: PkiConfig::new(Vec::new()),
             hub: HubConfig::default(),
-            websocket: any(10000),
+            websocket: Some(any(10000)),
+            quic: None,
             https: any(10002),
             clock: Arc::new(SystemClock),
             router: UplinkRouter::new(),
@@ -118,13 +123,25 @@ impl CloudCoreBuilder {
 
     /// Where nodes connect; port 0 for any.
     pub fn websocket(mut self, address: SocketAddr) -> Self {
-        self.websocket = Endpoint::Address(address);
+        self.websocket = Some(Endpoint::Address(address));
         self
     }
 
     /// Nodes connect to this listener.
     pub fn websocket_listener(mut self, listener: TcpListener) -> Self {
-        self.websocket = Endpoint::Listener(listener);
+        self.websocket = Some(Endpoint::Listener(listener));
+        self
+    }
+
+    /// Nodes connect over no WebSocket, but over QUIC, or through [`CloudCoreHandle::door`].
+    pub fn without_websocket(mut self) -> Self {
+        self.websocket = None;
+        self
+    }
+
+    /// Where nodes of ours may connect over QUIC, a UDP port; port 0 for any. Default: nowhere.
+    pub fn quic(mut self, address: SocketAddr) -> Self {
+        self.quic = Some(address);
         self
     }
 
@@ -186,6 +203,10 @@ impl Endpoint {
 
 pub(super) async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, CloudCoreError> {
     TcpListener::bind(address).await.map_err(|source| CloudCoreError::Bind { what, address, source })
+}
+
+pub(super) fn bind_udp(what: &'static str, address: SocketAddr) -> Result<UdpSocket, CloudCoreError> {
+    UdpSocket::bind(address).map_err(|source| CloudCoreError::Bind { what, address, source })
 }
 
 /// The address from which this host would speak to others; nothing is sent for it. Loopback if it speaks to nobody.

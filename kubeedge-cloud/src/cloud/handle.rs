@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,15 +15,25 @@ use super::{
     stage::{Alarm, Stage},
 };
 use crate::{
-    hub::HubHandle,
+    hub::{HubDoor, HubHandle},
     pki::{JoinToken, Pki},
 };
+
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// Where a cloud listens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Addresses {
+    pub(super) websocket: Option<SocketAddr>,
+    pub(super) quic: Option<SocketAddr>,
+    pub(super) https: Option<SocketAddr>,
+}
 
 /// A running cloud. Dropping it ends everything at once; [`shutdown`](Self::shutdown) does so in order.
 #[must_use = "a cloud that is dropped ends"]
 pub struct CloudCoreHandle {
-    pub(super) websocket: SocketAddr,
-    pub(super) https: SocketAddr,
+    pub(super) addresses: Addresses,
+    pub(super) door: HubDoor,
     pub(super) api_url: Option<String>,
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) client: Client,
@@ -37,14 +47,24 @@ pub struct CloudCoreHandle {
 }
 
 impl CloudCoreHandle {
-    /// Where nodes connect.
+    /// Where nodes connect over a WebSocket; port 0 if nowhere.
     pub fn websocket_addr(&self) -> SocketAddr {
-        self.websocket
+        self.addresses.websocket.unwrap_or(NOWHERE)
+    }
+
+    /// Where nodes connect over QUIC, if anywhere.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.addresses.quic
     }
 
     /// Where nodes get their certificates.
     pub fn https_addr(&self) -> SocketAddr {
-        self.https
+        self.addresses.https.unwrap_or(NOWHERE)
+    }
+
+    /// Lets in nodes that come over links of the embedder's.
+    pub fn door(&self) -> &HubDoor {
+        &self.door
     }
 
     /// URL of the embedded Kubernetes API, if there is one.
@@ -102,8 +122,7 @@ impl CloudCoreHandle {
 impl fmt::Debug for CloudCoreHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CloudCoreHandle")
-            .field("websocket", &self.websocket)
-            .field("https", &self.https)
+            .field("addresses", &self.addresses)
             .field("api_url", &self.api_url)
             .finish_non_exhaustive()
     }

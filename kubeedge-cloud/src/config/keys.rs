@@ -120,6 +120,8 @@ pub struct CloudHubConfig {
     pub token_refresh_duration: u32,
     /// Where nodes connect.
     pub websocket: WebSocketConfig,
+    /// Where nodes of ours may connect over QUIC.
+    pub quic: QuicConfig,
     /// Where nodes get their certificates.
     pub https: HttpsConfig,
 }
@@ -140,18 +142,19 @@ impl Default for CloudHubConfig {
             edge_cert_signing_duration: 365,
             token_refresh_duration: 12,
             websocket: WebSocketConfig::default(),
+            quic: QuicConfig::default(),
             https: HttpsConfig::default(),
         }
     }
 }
 
 macro_rules! endpoint {
-    ($(#[$doc:meta])* $name:ident, $port:literal) => {
+    ($(#[$doc:meta])* $name:ident, $port:literal, $enable:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         pub struct $name {
-            /// Default: true.
+            #[doc = concat!("Default: ", $enable, ".")]
             pub enable: bool,
             /// IP address. Default: `0.0.0.0`.
             pub address: String,
@@ -161,7 +164,7 @@ macro_rules! endpoint {
 
         impl Default for $name {
             fn default() -> Self {
-                Self { enable: true, address: "0.0.0.0".into(), port: $port }
+                Self { enable: $enable, address: "0.0.0.0".into(), port: $port }
             }
         }
     };
@@ -169,9 +172,13 @@ macro_rules! endpoint {
 
 endpoint!(
     /// The WebSocket port.
-    WebSocketConfig, 10000
+    WebSocketConfig, 10000, true
+);
+endpoint!(
+    /// The QUIC port (UDP): IETF QUIC, for nodes of ours. A Go edge cannot connect there, as upstream's QUIC is an older one.
+    QuicConfig, 10001, false
 );
 endpoint!(
     /// The HTTPS port. It is served whatever `enable` says, as upstream.
-    HttpsConfig, 10002
+    HttpsConfig, 10002, true
 );

@@ -31,7 +31,7 @@ modules:
   CloudHub:
     NodeLimit: 7
     tlscafile: /a
-    quic: {enable: false}
+    quic: {enable: false, maxIncomingStreams: 10000}
   router: {enable: false}
   cloudhubb: {enable: true}
 ";
@@ -45,7 +45,7 @@ modules:
         told,
         [
             "kubeAPIConfig.qps has no effect here",
-            "modules.cloudHub.quic has no effect here",
+            "modules.cloudHub.quic.maxIncomingStreams has no effect here",
             "modules.cloudhubb is not a known key",
             "modules.router has no effect here",
         ]

@@ -11,6 +11,7 @@ pub(super) const RULES: Rules<'static> = Rules {
     most: &[
         ("embeddedAPI.port", PORT),
         ("modules.cloudHub.websocket.port", PORT),
+        ("modules.cloudHub.quic.port", PORT),
         ("modules.cloudHub.https.port", PORT),
     ],
 };
@@ -24,7 +25,7 @@ const UNUSED: &[&str] = &[
     "kubeAPIConfig.qps",
     "leaderelection",
     "modules.cloudHub.authorization",
-    "modules.cloudHub.quic",
+    "modules.cloudHub.quic.maxIncomingStreams",
     "modules.cloudHub.unixsocket",
     "modules.cloudStream",
     "modules.deviceController.buffer",

@@ -13,12 +13,14 @@ impl CloudCoreConfig {
                 "it must be true: nodes have nowhere to connect",
             ));
         }
-        if !hub.websocket.enable {
+        if !hub.websocket.enable && !hub.quic.enable {
             let key = "modules.cloudHub.websocket.enable";
-            return Err(ConfigError::value(key, &false.into(), "it must be true: there is no other transport"));
+            let why = "it must be true, or modules.cloudHub.quic.enable: nodes have nowhere to connect";
+            return Err(ConfigError::value(key, &false.into(), why));
         }
         for (key, address) in [
             ("modules.cloudHub.websocket.address", &hub.websocket.address),
+            ("modules.cloudHub.quic.address", &hub.quic.address),
             ("modules.cloudHub.https.address", &hub.https.address),
             ("embeddedAPI.address", &self.embedded_api.address),
         ] {

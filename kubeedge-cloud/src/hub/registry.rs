@@ -288,7 +288,8 @@ mod tests {
         let log = crate::sync::DeliveryLog::new(Arc::new(Away(waiting.clone())));
         let shutdown = tokio_util::sync::CancellationToken::new();
         let greet = |_| std::future::ready(());
-        let compared = crate::sync::resync(truth, log, hub.clone(), Vec::new(), greet, shutdown.clone());
+        let clock = Arc::new(kubeedge_core::names::SystemClock);
+        let compared = crate::sync::resync(truth, log, hub.clone(), clock, Vec::new(), greet, shutdown.clone());
         let compared = tokio::spawn(compared);
         // One of these is ours, and one the ledger's.
         let until = async |count: usize| {

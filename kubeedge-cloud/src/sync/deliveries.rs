@@ -85,7 +85,7 @@ impl DeliveryLog {
         self.0.ledger.nodes().await
     }
 
-    fn put(&self, node: &NodeName, entry: LedgerEntry, has: bool) {
+    pub(super) fn put(&self, node: &NodeName, entry: LedgerEntry, has: bool) {
         let key = (node.clone(), entry.uid.clone());
         {
             let mut pending = self.pending();

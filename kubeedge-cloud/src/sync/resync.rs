@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kubeedge_core::{names::NodeName, resource::ResourceType};
+use kubeedge_core::{
+    names::{NodeName, SharedClock},
+    resource::ResourceType,
+};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{deliveries::DeliveryLog, truth::Truth};
+use super::{deliveries::DeliveryLog, inventory, truth::Truth};
 use crate::{
     hub::{HubHandle, SessionNumber},
     object::Pause,
@@ -32,6 +35,7 @@ pub(crate) async fn run<F>(
     truth: Truth,
     log: DeliveryLog,
     hub: HubHandle,
+    clock: SharedClock,
     kinds: Vec<ResourceType>,
     greet: impl Fn(NodeName) -> F + Clone + Send + 'static,
     shutdown: CancellationToken,
@@ -51,10 +55,10 @@ pub(crate) async fn run<F>(
         for (node, number) in &connected {
             if known.get(node) != Some(number) {
                 let (truth, log, hub) = (truth.clone(), log.clone(), hub.clone());
-                let greet = greet.clone();
+                let (greet, clock) = (greet.clone(), clock.clone());
                 let (node, number) = (node.clone(), *number);
                 jobs.spawn(async move {
-                    if compare(&truth, &log, &hub, &node, number).await {
+                    if compare(&truth, &log, &hub, &clock, &node, number).await {
                         greet(node).await;
                     }
                 });
@@ -69,7 +73,14 @@ pub(crate) async fn run<F>(
     }
 }
 
-async fn compare(truth: &Truth, log: &DeliveryLog, hub: &HubHandle, node: &NodeName, number: SessionNumber) -> bool {
+async fn compare(
+    truth: &Truth,
+    log: &DeliveryLog,
+    hub: &HubHandle,
+    clock: &SharedClock,
+    node: &NodeName,
+    number: SessionNumber,
+) -> bool {
     let mut changes = hub.changes();
     let gone = async {
         // The hub outlives its sessions.
@@ -77,14 +88,22 @@ async fn compare(truth: &Truth, log: &DeliveryLog, hub: &HubHandle, node: &NodeN
     };
     tokio::select! {
         () = gone => false,
-        done = compare_session(truth, log, node, number) => done,
+        done = compare_session(truth, log, hub, clock, node, number) => done,
     }
 }
 
-async fn compare_session(truth: &Truth, log: &DeliveryLog, node: &NodeName, number: SessionNumber) -> bool {
+async fn compare_session(
+    truth: &Truth,
+    log: &DeliveryLog,
+    hub: &HubHandle,
+    clock: &SharedClock,
+    node: &NodeName,
+    number: SessionNumber,
+) -> bool {
     for pause in Pause::default() {
         match log.list(node).await {
             Ok(ledger) => {
+                let ledger = inventory::take(hub, log, node, ledger, clock.now()).await;
                 let count = truth.resync(node, &ledger);
                 tracing::debug!(%node, session = %number, records = ledger.len(), changes = count, "node compared");
                 return true;

@@ -24,7 +24,7 @@ use crate::{
     hub::{RateLimit, WebSocket},
     meta::{SqliteError, SqliteStore},
     node::{EdgeNode, EdgeNodeHandle, SpawnError, Stopped, Unfinished},
-    pki::{CertificateConfig, CertificateError, CertificateFiles, EdgeCertificates},
+    pki::{CertificateConfig, CertificateError, CertificateFiles, EdgeCertificates, Identity},
 };
 
 #[cfg(feature = "broker")]
@@ -142,7 +142,7 @@ impl EdgeCore {
 
         let (identity, watched) = watch::channel(None);
         helpers.spawn(certificates::keep(certificates, hub.rotate_certificates, identity, stop.clone()));
-        let websocket = WebSocket::following(watched).handshake_timeout(seconds(hub.websocket.handshake_timeout));
+        let transport = self.transport(watched);
 
         let path = self.config.database.data_source.clone();
         let opened = tokio::task::spawn_blocking(move || SqliteStore::open(path)).await;
@@ -152,9 +152,9 @@ impl EdgeCore {
         })??;
 
         let mut builder = EdgeNode::builder(self.node.as_str())
-            .endpoint(&hub.websocket.server)
+            .endpoint(self.server())
             .project(&hub.project_id)
-            .transport(TransportHandle::of(websocket))
+            .transport(transport)
             .meta_store(MetaHandle::of(store.clone()))
             .clock(self.clock.clone())
             .hub(self.hub_config());
@@ -189,6 +189,23 @@ impl EdgeCore {
         EdgeCertificates::new(config, self.clock.clone())
     }
 
+    /// `host:port` of the CloudHub.
+    fn server(&self) -> &str {
+        let hub = &self.config.modules.edge_hub;
+        if hub.quic.enable { &hub.quic.server } else { &hub.websocket.server }
+    }
+
+    fn transport(&self, identity: watch::Receiver<Option<Identity>>) -> TransportHandle {
+        let hub = &self.config.modules.edge_hub;
+        #[cfg(feature = "quic")]
+        if hub.quic.enable {
+            let quic = crate::hub::Quic::following(identity);
+            return TransportHandle::of(quic.handshake_timeout(seconds(hub.quic.handshake_timeout)));
+        }
+        let websocket = WebSocket::following(identity);
+        TransportHandle::of(websocket.handshake_timeout(seconds(hub.websocket.handshake_timeout)))
+    }
+
     fn hub_config(&self) -> impl FnOnce(crate::hub::HubConfig) -> crate::hub::HubConfig + Send + 'static {
         let modules = &self.config.modules;
         let hub = &modules.edge_hub;
@@ -197,7 +214,8 @@ impl EdgeCore {
             .reply(seconds(modules.meta_manager.remote_query_timeout));
         let rate =
             (hub.message_qps > 0).then(|| RateLimit { per_second: hub.message_qps, burst: hub.message_burst.max(1) });
-        let write_timeout = seconds(hub.websocket.write_deadline);
+        let write_deadline = if hub.quic.enable { hub.quic.write_deadline } else { hub.websocket.write_deadline };
+        let write_timeout = seconds(write_deadline);
         move |config| config.session(session).rate(rate).write_timeout(write_timeout)
     }
 
@@ -205,8 +223,7 @@ impl EdgeCore {
         let edged = &self.config.modules.edged;
         let kubelet = &edged.kubelet;
         let mut config = EdgedConfig::new(self.node.clone(), &edged.root_directory, &kubelet.pod_logs_dir);
-        config.node_ip =
-            edged.node_ip.parse().ok().or_else(|| own_address(&self.config.modules.edge_hub.websocket.server));
+        config.node_ip = edged.node_ip.parse().ok().or_else(|| own_address(self.server()));
         config.labels.clone_from(&edged.node_labels);
         config.register_node = kubelet.register_node;
         config.status_update = units::duration(&kubelet.node_status_update_frequency).unwrap_or(config.status_update);

@@ -94,7 +94,7 @@ section! {
         rotate_certificates: bool = true, "rotateCertificates";
         /// The WebSocket.
         websocket: WebSocketConfig = WebSocketConfig::default(), "websocket";
-        /// Upstream's other transport, which is not spoken here.
+        /// QUIC, in place of the WebSocket.
         quic: QuicConfig = QuicConfig::default(), "quic";
     }
 }
@@ -102,7 +102,7 @@ section! {
 section! {
     /// The WebSocket.
     WebSocketConfig {
-        /// Must be true: there is no other transport.
+        /// Whether it is used; exactly one of it and `quic` is.
         enable: bool = true, "enable";
         /// `host:port` of the CloudHub.
         server: String = "127.0.0.1:10000", "server";
@@ -114,10 +114,16 @@ section! {
 }
 
 section! {
-    /// Upstream's other transport.
+    /// QUIC: that of the IETF, to a CloudHub of ours. Go CloudHubs speak an older one, and cannot be reached with it.
     QuicConfig {
-        /// Must be false.
+        /// Whether it is used; exactly one of it and `websocket` is.
         enable: bool = false, "enable";
+        /// `host:port` of the CloudHub.
+        server: String = "127.0.0.1:10001", "server";
+        /// Seconds for a dial.
+        handshake_timeout: u32 = 30_u32, "handshakeTimeout";
+        /// Seconds for a write.
+        write_deadline: u32 = 15_u32, "writeDeadline";
     }
 }
 

@@ -8,7 +8,7 @@ const UNUSED: &[&str] = &[
     "featureGates",
     "database.aliasName",
     "modules.edgeHub.websocket.readDeadline",
-    "modules.edgeHub.quic",
+    "modules.edgeHub.quic.readDeadline",
     "modules.eventBus.mqttQOS",
     "modules.eventBus.mqttRetain",
     "modules.metaManager.contextSendGroup",

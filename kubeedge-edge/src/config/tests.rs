@@ -76,7 +76,6 @@ modules:
             "featureGates has no effect here",
             "modules.dbTest has no effect here",
             "modules.deviceTwin.dmiSockPath has no effect here",
-            "modules.edgeHub.quic.server has no effect here",
             "modules.edgeHub.websocket.readDeadline has no effect here",
             "modules.edgeHubb is not a known key",
             "modules.edgeStream has no effect here",
@@ -109,7 +108,10 @@ fn wrong_values_are_named_with_their_keys() {
         assert_eq!(error(modules), expected);
     }
     assert!(error("edgeHub: {quic: {enable: true}}").starts_with("modules.edgeHub.quic.enable is true:"));
-    assert!(error("edgeHub: {websocket: {enable: false}}").starts_with("modules.edgeHub.websocket.enable is false:"));
+    assert!(error("edgeHub: {websocket: {enable: false}}").starts_with("modules.edgeHub.quic.enable is false:"));
+    let quic = "modules:\n  edgeHub: {websocket: {enable: false}, quic: {enable: true, server: 'cloud:10001'}}\n";
+    let quic = EdgeCoreConfig::from_yaml(quic);
+    assert_eq!(quic.is_ok(), cfg!(feature = "quic"));
     let yaml = |text: &str| EdgeCoreConfig::from_yaml(text).unwrap_err().to_string();
     assert_eq!(yaml("modules:\n  edged: [\n"), "edgecore.yaml:2:10: unclosed bracket '['");
     assert_eq!(yaml("- a"), "the file is [\"a\"]: a file of sections is needed");

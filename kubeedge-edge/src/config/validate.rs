@@ -41,9 +41,12 @@ fn check_hub(config: &EdgeCoreConfig) -> Result<(), ConfigError> {
     if !hub.enable {
         return wrong("modules.edgeHub.enable", &false, "a node needs its link to the cloud");
     }
-    if hub.quic.enable || !hub.websocket.enable {
-        let key = if hub.quic.enable { "modules.edgeHub.quic.enable" } else { "modules.edgeHub.websocket.enable" };
-        return wrong(key, &hub.quic.enable, "only the WebSocket is there: enable it, and disable quic");
+    if hub.quic.enable == hub.websocket.enable {
+        let why = "exactly one of modules.edgeHub.websocket and modules.edgeHub.quic must be enabled";
+        return wrong("modules.edgeHub.quic.enable", &hub.quic.enable, why);
+    }
+    if hub.quic.enable && !cfg!(feature = "quic") {
+        return wrong("modules.edgeHub.quic.enable", &true, "this build has no QUIC (the feature `quic`)");
     }
     if hub.heartbeat == 0 {
         return wrong("modules.edgeHub.heartbeat", &0, "it must be 1 s or more");
