@@ -7,23 +7,29 @@
 //! 3. and sleep until [`Session::poll_timeout`] or the next message.
 //!
 //! The same state serves both ends; [`SessionConfig::cloud`] and [`SessionConfig::edge`] set it up as upstream behaves.
+//! The same inputs give the same outputs in the same order. What it holds is bounded by its configuration, if it is
+//! drained; an idle session holds nothing on the heap.
 //!
 //! Upstream: `cloud/pkg/cloudhub/session`, `edge/pkg/edgehub`.
 
 mod config;
+mod flight;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Instant,
-};
+use std::{collections::VecDeque, time::Instant};
 
 pub use self::config::{Keepalive, SessionConfig};
+use self::flight::{Flight, Flights, Wait};
 use crate::{
     message::{Content, Message},
     names::{MessageId, UnixMillis},
     resource::Resource,
     words::{Group, Operation, Source},
 };
+
+/// Answers and keepalives of the session's own that may wait for being written.
+const CONTROLS: usize = 16;
+/// So many settled entries may stay in the queue of what is to be written; beyond that, no more than live ones.
+const STALE: usize = 8;
 
 /// When a message counts as settled for its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +39,8 @@ pub enum Until {
     Written,
     /// When the peer acknowledged it; until then it is sent again and again.
     Acked,
-    /// When the peer answered it.
+    /// When the peer answered it. Either end may ask: a Go edge answers requests to its applications, and acknowledges
+    /// everything else, which is an answer too.
     Replied,
 }
 
@@ -66,9 +73,12 @@ pub enum SubmitError {
     /// Too many of its kind are waiting: submit again after the next settled event.
     #[error("the session already waits for as much as it may")]
     Full(Box<Outbound>),
-    /// The session has ended.
+    /// The session has ended, or is about to.
     #[error("the session has ended")]
     Ended(Box<Outbound>),
+    /// A message with this id waits for its acknowledgement or answer: what comes could not be told apart.
+    #[error("a message with the same id is in flight")]
+    Duplicate(Box<Outbound>),
 }
 
 /// A message will not be settled.
@@ -114,18 +124,13 @@ pub enum SessionEvent {
     Ended(SessionEnd),
 }
 
+/// What waits for being written.
 #[derive(Debug)]
-struct Unacked {
-    ticket: Ticket,
-    message: Message,
-    sends: u32,
-    next: Instant,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    ticket: Ticket,
-    deadline: Instant,
+enum Outgoing {
+    /// Settled by being written.
+    Once(Ticket, Message),
+    /// In flight: the message is there, unless it was settled in the meantime.
+    Flight(Ticket),
 }
 
 /// State of one link; see the [module](self).
@@ -133,13 +138,26 @@ struct Waiting {
 pub struct Session {
     config: SessionConfig,
     tickets: u64,
-    transmit: VecDeque<(Message, Option<Ticket>)>,
+    /// Goes before all else.
+    control: VecDeque<Message>,
+    transmit: VecDeque<Outgoing>,
+    /// How many of `transmit` are settled already.
+    stale: usize,
     events: VecDeque<SessionEvent>,
-    unacked: HashMap<MessageId, Unacked>,
-    waiting: HashMap<MessageId, Waiting>,
+    flights: Flights,
     /// When to send the next keepalive, or by when to have got one.
     keepalive: Instant,
-    ended: bool,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// We take nothing new.
+    Finishing,
+    /// The peer sends nothing more.
+    PeerFinished,
+    Ended,
 }
 
 impl Session {
@@ -153,12 +171,13 @@ impl Session {
         Self {
             config,
             tickets: 0,
+            control: VecDeque::new(),
             transmit: VecDeque::new(),
+            stale: 0,
             events: VecDeque::new(),
-            unacked: HashMap::new(),
-            waiting: HashMap::new(),
+            flights: Flights::default(),
             keepalive,
-            ended: false,
+            phase: Phase::Open,
         }
     }
 
@@ -167,42 +186,50 @@ impl Session {
     /// # Errors
     /// [`SubmitError`] gives the message back.
     pub fn submit(&mut self, now: Instant, outbound: Outbound) -> Result<Ticket, SubmitError> {
-        if self.ended {
+        let takes = match self.phase {
+            Phase::Open => true,
+            // What was delivered may still be acknowledged.
+            Phase::Finishing | Phase::PeerFinished => outbound.until == Until::Written,
+            Phase::Ended => false,
+        };
+        if !takes {
             return Err(SubmitError::Ended(outbound.into()));
         }
+        if self.flights.ticket(&outbound.message.id).is_some() {
+            return Err(SubmitError::Duplicate(outbound.into()));
+        }
         let full = match outbound.until {
-            Until::Written => self.transmit.len() >= self.config.queue,
-            Until::Acked => self.unacked.len() >= self.config.window,
-            Until::Replied => self.waiting.len() >= self.config.requests,
+            Until::Written => self.transmit.len() - self.stale >= self.config.queue,
+            Until::Acked => self.flights.acks() >= self.config.window,
+            Until::Replied => self.flights.requests() >= self.config.requests,
         };
         if full {
             return Err(SubmitError::Full(outbound.into()));
         }
-        let ticket = self.next_ticket();
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
         let message = outbound.message;
-        match outbound.until {
-            Until::Written => self.transmit.push_back((message, Some(ticket))),
-            Until::Acked => {
-                let unacked = Unacked { ticket, message: message.clone(), sends: 1, next: now + self.config.resend };
-                self.unacked.insert(message.id.clone(), unacked);
-                self.transmit.push_back((message, None));
+        let (wait, due) = match outbound.until {
+            Until::Written => {
+                self.transmit.push_back(Outgoing::Once(ticket, message));
+                return Ok(ticket);
             }
-            Until::Replied => {
-                self.waiting.insert(message.id.clone(), Waiting { ticket, deadline: now + self.config.reply });
-                self.transmit.push_back((message, None));
-            }
-        }
+            Until::Acked => (Wait::Ack { sends: 0 }, now + self.config.resend),
+            Until::Replied => (Wait::Reply, now + self.config.reply),
+        };
+        self.flights.insert(ticket, message, wait, due);
+        self.transmit.push_back(Outgoing::Flight(ticket));
         Ok(ticket)
     }
 
     /// How many more messages may be submitted that wait for an acknowledgement.
     pub fn window_left(&self) -> usize {
-        if self.ended { 0 } else { self.config.window.saturating_sub(self.unacked.len()) }
+        if self.phase == Phase::Open { self.config.window.saturating_sub(self.flights.acks()) } else { 0 }
     }
 
     /// Takes a message that arrived.
     pub fn handle_message(&mut self, now: Instant, message: Message) {
-        if self.ended {
+        if matches!(self.phase, Phase::PeerFinished | Phase::Ended) {
             return;
         }
         match message.operation {
@@ -223,34 +250,62 @@ impl Session {
 
     fn route(&mut self, message: Message) {
         let Some(parent) = &message.parent else {
-            self.events.push_back(SessionEvent::Deliver(message));
+            // While we finish, what comes anew is left for the next session: it is not acknowledged in this one.
+            if self.phase == Phase::Open {
+                self.events.push_back(SessionEvent::Deliver(message));
+            }
             return;
         };
-        if let Some(waiting) = self.waiting.remove(parent) {
-            self.events.push_back(SessionEvent::Settled(waiting.ticket, Ok(Receipt::Reply(message))));
-        } else if message.operation == Operation::Error {
+        let known = self.known(parent);
+        match (known, &message.operation) {
+            (Some((ticket, Wait::Reply)), _) => self.settle(ticket, Ok(Receipt::Reply(message))),
+            (Some((ticket, Wait::Ack { .. })), Operation::Response) => self.settle(ticket, Ok(Receipt::Done)),
             // Not an acknowledgement: the schedule of resends stands.
-            if let Some(unacked) = self.unacked.get(parent) {
+            (Some((ticket, Wait::Ack { .. })), Operation::Error) => {
                 let reason = message.content.as_text().unwrap_or_else(|| message.content.as_json().to_owned());
-                self.events.push_back(SessionEvent::Refused(unacked.ticket, reason));
+                self.events.push_back(SessionEvent::Refused(ticket, reason));
             }
-        } else if let Some(unacked) = self.unacked.remove(parent) {
-            self.events.push_back(SessionEvent::Settled(unacked.ticket, Ok(Receipt::Done)));
-        } else if self.config.delivers_answers {
-            self.events.push_back(SessionEvent::Late(message));
+            // Told of nothing that anybody still does.
+            (None, Operation::Error) => {}
+            _ if self.config.delivers_answers => self.events.push_back(SessionEvent::Late(message)),
+            _ => {}
+        }
+    }
+
+    fn known(&self, id: &MessageId) -> Option<(Ticket, &Wait)> {
+        let ticket = self.flights.ticket(id)?;
+        self.flights.get(ticket).map(|flight| (ticket, &flight.wait))
+    }
+
+    fn settle(&mut self, ticket: Ticket, how: Result<Receipt, Unsettled>) {
+        let Some(flight) = self.flights.remove(ticket) else { return };
+        self.events.push_back(SessionEvent::Settled(ticket, how));
+        if flight.queued {
+            self.stale += 1;
+            // Nobody writes, perhaps: then the queue must not grow with each that times out.
+            if self.stale > STALE && self.stale * 2 > self.transmit.len() {
+                let flights = &self.flights;
+                self.transmit.retain(|outgoing| match outgoing {
+                    Outgoing::Once(..) => true,
+                    Outgoing::Flight(ticket) => flights.get(*ticket).is_some(),
+                });
+                self.stale = 0;
+            }
         }
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, wall: UnixMillis) {
-        if self.ended {
+        if self.phase == Phase::Ended {
             return;
         }
         if self.keepalive <= now {
             match self.config.keepalive {
                 Keepalive::Send { every } => {
                     self.keepalive = now + every;
-                    self.control(keepalive(wall));
+                    if self.phase != Phase::PeerFinished {
+                        self.control(keepalive(wall));
+                    }
                 }
                 Keepalive::Expect { .. } => {
                     self.end();
@@ -259,88 +314,133 @@ impl Session {
                 }
             }
         }
-        let late: Vec<_> =
-            self.waiting.iter().filter(|(_, waiting)| waiting.deadline <= now).map(|(id, _)| id.clone()).collect();
-        for id in late {
-            if let Some(waiting) = self.waiting.remove(&id) {
-                self.events.push_back(SessionEvent::Settled(waiting.ticket, Err(Unsettled::NoReply)));
-            }
-        }
-        let due: Vec<_> =
-            self.unacked.iter().filter(|(_, unacked)| unacked.next <= now).map(|(id, _)| id.clone()).collect();
-        for id in due {
-            self.resend(&id, now);
+        while let Some(ticket) = self.flights.due(now) {
+            self.overdue(ticket, now);
         }
     }
 
-    fn resend(&mut self, id: &MessageId, now: Instant) {
-        let Some(unacked) = self.unacked.get_mut(id) else { return };
-        if unacked.sends >= self.config.sends {
-            let (ticket, sends) = (unacked.ticket, unacked.sends);
-            self.unacked.remove(id);
-            self.events.push_back(SessionEvent::Settled(ticket, Err(Unsettled::NotAcked { sends })));
-            return;
-        }
-        unacked.sends += 1;
-        unacked.next = now + self.config.resend;
-        let message = unacked.message.clone();
-        // A message that still waits to be written need not be written twice.
-        if !self.transmit.iter().any(|(queued, _)| queued.id == message.id) {
-            self.transmit.push_back((message, None));
+    fn overdue(&mut self, ticket: Ticket, now: Instant) {
+        match self.flights.get(ticket) {
+            // What was never written is not lost; it waits for the link.
+            Some(Flight { wait: Wait::Ack { sends }, queued: false, .. }) if *sends >= self.config.sends => {
+                let sends = *sends;
+                self.settle(ticket, Err(Unsettled::NotAcked { sends }));
+            }
+            Some(Flight { wait: Wait::Ack { .. }, .. }) => {
+                // What still waits to be written need not be written twice.
+                if self.flights.put_off(ticket, now + self.config.resend) {
+                    self.transmit.push_back(Outgoing::Flight(ticket));
+                }
+            }
+            Some(Flight { wait: Wait::Reply, .. }) => self.settle(ticket, Err(Unsettled::NoReply)),
+            None => {}
         }
     }
 
     /// How many messages wait for [`Session::poll_transmit`].
     pub fn transmit_len(&self) -> usize {
-        self.transmit.len()
+        self.control.len() + self.transmit.len() - self.stale
     }
 
     /// The next message to write. What waits for being written is settled by this.
     pub fn poll_transmit(&mut self) -> Option<Message> {
-        let (message, ticket) = self.transmit.pop_front()?;
-        if let Some(ticket) = ticket {
-            self.events.push_back(SessionEvent::Settled(ticket, Ok(Receipt::Done)));
+        if let Some(message) = self.control.pop_front() {
+            return Some(message);
         }
-        Some(message)
+        loop {
+            match self.transmit.pop_front() {
+                Some(Outgoing::Once(ticket, message)) => {
+                    self.events.push_back(SessionEvent::Settled(ticket, Ok(Receipt::Done)));
+                    return Some(message);
+                }
+                Some(Outgoing::Flight(ticket)) => match self.flights.write(ticket) {
+                    Some(message) => return Some(message),
+                    None => self.stale -= 1,
+                },
+                None => {
+                    release(&mut self.control);
+                    release(&mut self.transmit);
+                    return None;
+                }
+            }
+        }
     }
 
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            release(&mut self.events);
+        }
+        event
     }
 
-    /// When [`Session::handle_timeout`] has something to do; `None` after the end.
+    /// When [`Session::handle_timeout`] has something to do; `None` when it never will.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.ended {
-            return None;
+        let keepalive = match (self.phase, self.config.keepalive) {
+            (Phase::Ended, _) => return None,
+            (Phase::PeerFinished, Keepalive::Send { .. }) => None,
+            _ => Some(self.keepalive),
+        };
+        self.flights.next_due().into_iter().chain(keepalive).min()
+    }
+
+    /// Begins an orderly end: nothing new is taken, neither from us nor from the peer, whose new messages are passed
+    /// over; unacknowledged, they come again in the next session. What is in flight may still be settled, and what was
+    /// delivered be acknowledged, until [`Session::is_finished`]. How long to wait for that is the caller's choice.
+    pub fn finish(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Finishing;
         }
-        let waiting = self.waiting.values().map(|waiting| waiting.deadline);
-        let unacked = self.unacked.values().map(|unacked| unacked.next);
-        waiting.chain(unacked).chain([self.keepalive]).min()
+    }
+
+    /// The peer has closed its half and sends nothing more, though it may still read: what waits for its word is told
+    /// so now, and what only has to be written still is, until [`Session::is_finished`]. A missing keepalive ends the
+    /// session as ever.
+    pub fn peer_finished(&mut self) {
+        if matches!(self.phase, Phase::Open | Phase::Finishing) {
+            self.phase = Phase::PeerFinished;
+            let waiting = self.flights.drain().map(|(ticket, _)| lost(ticket));
+            self.events.extend(waiting);
+            self.transmit.retain(|outgoing| matches!(outgoing, Outgoing::Once(..)));
+            self.stale = 0;
+        }
+    }
+
+    /// Whether an end was begun and nothing is left to write or to wait for: the link should be closed.
+    pub fn is_finished(&self) -> bool {
+        self.phase != Phase::Open && self.transmit_len() == 0 && self.flights.is_empty()
     }
 
     /// Ends the session because the link did: everything that waits is told so. Idempotent.
     pub fn end(&mut self) {
-        self.ended = true;
-        let unwritten = self.transmit.drain(..).filter_map(|(_, ticket)| ticket);
-        let unacked = self.unacked.drain().map(|(_, unacked)| unacked.ticket);
-        let waiting = self.waiting.drain().map(|(_, waiting)| waiting.ticket);
-        let mut lost: Vec<_> = unwritten.chain(unacked).chain(waiting).collect();
-        lost.sort_unstable();
-        self.events.extend(lost.into_iter().map(|ticket| SessionEvent::Settled(ticket, Err(Unsettled::LinkEnded))));
-    }
-
-    fn next_ticket(&mut self) -> Ticket {
-        self.tickets += 1;
-        Ticket(self.tickets)
+        self.phase = Phase::Ended;
+        self.control = VecDeque::new();
+        let unwritten = std::mem::take(&mut self.transmit).into_iter().filter_map(|outgoing| match outgoing {
+            Outgoing::Once(ticket, _) => Some(ticket),
+            Outgoing::Flight(_) => None,
+        });
+        let mut tickets: Vec<_> = self.flights.drain().map(|(ticket, _)| ticket).chain(unwritten).collect();
+        tickets.sort_unstable();
+        self.stale = 0;
+        self.events.extend(tickets.into_iter().map(lost));
     }
 
     /// Control messages jump the queue of data, and are dropped when the link does not even take those.
     fn control(&mut self, message: Message) {
-        if self.transmit.len() < self.config.queue.saturating_mul(2) {
-            self.transmit.push_front((message, None));
+        if self.control.len() < CONTROLS {
+            self.control.push_back(message);
         }
     }
+}
+
+fn lost(ticket: Ticket) -> SessionEvent {
+    SessionEvent::Settled(ticket, Err(Unsettled::LinkEnded))
+}
+
+/// Gives back what an empty queue holds: a cloud has very many sessions, and few are busy at a time.
+fn release<T>(queue: &mut VecDeque<T>) {
+    *queue = VecDeque::new();
 }
 
 /// Upstream: `edge/pkg/edgehub/process.go`.

@@ -1,5 +1,14 @@
 use std::time::Duration;
 
+/// No time is shorter: what is due must lie ahead, or the driver of a session would never sleep.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// No time is longer: every clock can still add it.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn sane(time: Duration) -> Duration {
+    time.clamp(SHORTEST, LONGEST)
+}
+
 /// Who keeps a link alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keepalive {
@@ -15,7 +24,7 @@ pub enum Keepalive {
     },
 }
 
-/// Limits and times of a session.
+/// Limits and times of a session. Times are brought within one millisecond and ten years.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionConfig {
     pub(super) keepalive: Keepalive,
@@ -54,7 +63,10 @@ impl SessionConfig {
 
     /// Who keeps the link alive, and how often.
     pub fn keepalive(mut self, keepalive: Keepalive) -> Self {
-        self.keepalive = keepalive;
+        self.keepalive = match keepalive {
+            Keepalive::Send { every } => Keepalive::Send { every: sane(every) },
+            Keepalive::Expect { within } => Keepalive::Expect { within: sane(within) },
+        };
         self
     }
 
@@ -78,7 +90,7 @@ impl SessionConfig {
 
     /// Time until a message without acknowledgement is sent again; default 5 s.
     pub fn resend(mut self, after: Duration) -> Self {
-        self.resend = after;
+        self.resend = sane(after);
         self
     }
 
@@ -90,7 +102,7 @@ impl SessionConfig {
 
     /// How long an answer is waited for; default 60 s.
     pub fn reply(mut self, within: Duration) -> Self {
-        self.reply = within;
+        self.reply = sane(within);
         self
     }
 }

@@ -261,7 +261,11 @@ impl<'a> Connection<'a> {
                 self.held = Some(Call { outbound: *back, reply });
                 false
             }
-            Err(_) => false,
+            // The same message is under way for somebody else.
+            Err(_) => {
+                let _ = reply.send(Err(UplinkError::Busy));
+                true
+            }
         }
     }
 
