@@ -402,23 +402,25 @@ impl World {
         let now = at(self.start, second);
         self.cloud.tick(now);
         self.edge.tick(now);
+        self.drain_cloud(second, now);
         self.send_objects(now);
-        // What arrives is taken before what it brings forth is written, as in a driver.
-        let (sent, happened) = self.cloud.drain();
-        self.cloud_events(happened, now);
-        self.down.send(second, sent);
+        self.drain_cloud(second, now);
         for message in self.down.arrived(second) {
             self.edge.feed(Input::Message(now, message));
         }
-        let (sent, happened) = self.edge.drain();
-        self.edge_events(happened, now);
-        self.up.send(second, sent);
-        let (sent, happened) = self.edge.drain();
-        self.edge_events(happened, now);
-        self.up.send(second, sent);
+        // Once for what arrived, and once for the answers to it.
+        for _ in 0..2 {
+            let (sent, happened) = self.edge.drain();
+            self.edge_events(happened, now);
+            self.up.send(second, sent);
+        }
         for message in self.up.arrived(second) {
             self.cloud.feed(Input::Message(now, message));
         }
+        self.drain_cloud(second, now);
+    }
+
+    fn drain_cloud(&mut self, second: u64, now: Instant) {
         let (sent, happened) = self.cloud.drain();
         self.cloud_events(happened, now);
         self.down.send(second, sent);
