@@ -35,10 +35,7 @@ fn a_session_that_finishes_takes_nothing_new_and_settles_what_it_has() {
     let reply = request.acknowledgement(WALL);
     edge.handle_message(now, reply.clone());
     edge.handle_message(now, object.acknowledgement(WALL));
-    assert_eq!(
-        settled(&mut edge),
-        [(tickets[1], Ok(Receipt::Reply(reply))), (tickets[0], Ok(Receipt::Done))]
-    );
+    assert_eq!(settled(&mut edge), [(tickets[1], Ok(Receipt::Reply(reply))), (tickets[0], Ok(Receipt::Done))]);
     assert!(edge.is_finished());
 }
 

@@ -25,9 +25,13 @@ enum Act {
     /// The link ends and the next one stands, at both ends.
     Reconnect,
     /// One end begins an orderly end.
-    Finish { cloud: bool },
+    Finish {
+        cloud: bool,
+    },
     /// One end closes its sending half without a word.
-    HalfClose { cloud: bool },
+    HalfClose {
+        cloud: bool,
+    },
     Nothing,
 }
 
