@@ -1,6 +1,10 @@
 //! The transport of KubeEdge: WebSocket over TLS.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderValue, Request, Uri};
@@ -8,7 +12,11 @@ use kubeedge_core::transport::{
     CloudEndpoint, Extensions, Link, LinkError, Transport,
     websocket::{self, WebSocketFrames, WebSocketLink},
 };
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream, lookup_host},
+    sync::watch,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
     client_async_with_config,
@@ -31,6 +39,7 @@ pub struct WebSocket {
     max_message: usize,
     dead_after: Duration,
     extensions: Extensions,
+    source: Option<IpAddr>,
 }
 
 /// Longest text of a refusal that is kept.
@@ -50,6 +59,7 @@ impl WebSocket {
             max_message: 16 * 1024 * 1024,
             dead_after: Duration::from_secs(30),
             extensions: Extensions::all(),
+            source: None,
         }
     }
 
@@ -72,6 +82,13 @@ impl WebSocket {
         self
     }
 
+    /// Address of this host from which connections are made, for gateways with several uplinks; default is for the system
+    /// to choose. Clouds of the other address family cannot be reached then.
+    pub fn source(mut self, address: IpAddr) -> Self {
+        self.source = Some(address);
+        self
+    }
+
     /// What is offered to the cloud; default all. A Go cloud takes nothing of it.
     pub fn extensions(mut self, extensions: Extensions) -> Self {
         self.extensions = extensions;
@@ -83,7 +100,12 @@ impl WebSocket {
         let unreachable = |source: io::Error| LinkError::Unreachable { peer: peer.clone(), source: source.into() };
         let server = Server::parse(peer)?;
         let request = request(endpoint, self.extensions)?;
-        let stream = TcpStream::connect((server.host().as_str(), server.port)).await.map_err(unreachable)?;
+        let host = server.host();
+        let stream = match self.source {
+            None => TcpStream::connect((host.as_str(), server.port)).await,
+            Some(source) => connect_from(source, &host, server.port).await,
+        };
+        let stream = stream.map_err(unreachable)?;
         self.tune(&stream).map_err(unreachable)?;
         let secured = TlsConnector::from(identity.client_config()).connect(server.name, stream).await;
         let stream = secured.map_err(|error| link_error(peer, error))?;
@@ -128,6 +150,20 @@ impl Transport for WebSocket {
             Err(_) => Err(LinkError::TimedOut),
         }
     }
+}
+
+/// As `TcpStream::connect`, from `source`.
+async fn connect_from(source: IpAddr, host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, format!("no address of {host} fits {source}"));
+    for address in lookup_host((host, port)).await?.filter(|address| address.is_ipv4() == source.is_ipv4()) {
+        let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(source, 0))?;
+        match socket.connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// What the cloud has chosen of our offer. A Go cloud does not know of it.

@@ -215,6 +215,19 @@ async fn a_dial_waits_for_the_first_certificate_and_uses_the_newest() {
     assert!(dial(&WebSocket::following(never), server.endpoint()).await.is_err(), "nobody will ever have one");
 }
 
+#[tokio::test]
+async fn connections_are_made_from_the_address_that_was_chosen() {
+    let authority = Authority::new();
+    let server = Server::new(authority.acceptor("127.0.0.1")).await;
+    let websocket = WebSocket::new(authority.identity("edge-1"));
+    let chosen = websocket.clone().source([127, 0, 0, 2].into());
+    let (link, (socket, _)) = tokio::join!(dial(&chosen, server.endpoint()), server.accept());
+    link.unwrap();
+    assert_eq!(socket.get_ref().get_ref().0.peer_addr().unwrap().ip().to_string(), "127.0.0.2");
+    let other_family = websocket.source(std::net::Ipv6Addr::LOCALHOST.into());
+    assert!(matches!(dial(&other_family, server.endpoint()).await, Err(LinkError::Unreachable { .. })));
+}
+
 /// The cloud's end as a link, for the suite.
 struct Theirs(WebSocketStream<TlsStream<TcpStream>>);
 
