@@ -24,8 +24,13 @@ fn change(number: usize, version: u64) -> ObjectChange {
 }
 
 fn filled(changes: &[ObjectChange]) -> DownlinkQueue {
-    let mut queue = DownlinkQueue::default();
-    changes.iter().for_each(|change| queue.put(change.clone()).unwrap());
+    take(DownlinkQueue::default(), changes)
+}
+
+fn take(mut queue: DownlinkQueue, changes: &[ObjectChange]) -> DownlinkQueue {
+    for change in changes {
+        queue.put(change.clone()).unwrap();
+    }
     queue
 }
 
@@ -51,11 +56,7 @@ fn downlink(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(OBJECTS as u64));
     group.bench_function("put", |bencher| bencher.iter(|| filled(black_box(&old))));
     group.bench_function("replace", |bencher| {
-        let refill = |mut queue: DownlinkQueue| {
-            new.iter().for_each(|change| queue.put(change.clone()).unwrap());
-            queue
-        };
-        bencher.iter_batched(|| filled(&old), refill, BatchSize::SmallInput);
+        bencher.iter_batched(|| filled(&old), |queue| take(queue, &new), BatchSize::SmallInput);
     });
     for window in [1, 64] {
         group.bench_function(format!("send/{window}"), |bencher| {

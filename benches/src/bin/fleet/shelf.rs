@@ -36,13 +36,11 @@ impl Shelf {
         let Some(path) = message.resource.object().filter(|_| message.parent.is_none()) else { return Arrival::Notice };
         let version = message.resource_version;
         let arrival = match self.objects.get(path) {
-            None => Arrival::New,
             Some((_, id)) if *id == message.id => return Arrival::Repeated,
             // Skeletons of objects that are gone have no version.
-            Some(_) if version.is_none() => Arrival::New,
-            Some((known, _)) if *known > version => return Arrival::Stale,
+            Some((known, _)) if version.is_some() && *known > version => return Arrival::Stale,
             Some((known, _)) if *known == version && message.operation != Operation::Delete => Arrival::Known,
-            Some(_) => Arrival::New,
+            None | Some(_) => Arrival::New,
         };
         let known = self.objects.get(path).and_then(|(known, _)| *known);
         self.objects.insert(path.clone(), (version.or(known), message.id.clone()));
