@@ -16,6 +16,7 @@ mod door;
 mod downlink;
 mod handshake;
 mod lanes;
+mod lobby;
 mod mailbox;
 mod quic;
 mod registry;

@@ -1,22 +1,20 @@
 //! Where links come in, whatever carries them.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc};
 
 use kubeedge_core::{
     names::NodeName,
     transport::{Extensions, Hello, Link},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     HubParts, SessionNumber,
     connection::{Conversation, ConversationEnd},
+    lobby::{Guest, Lobby},
     registry::{Admission, CloseReason, HubHandle},
 };
-
-/// Handshakes at a time, per listener; further connections wait in its backlog.
-const HANDSHAKES: usize = 512;
 
 /// Why a peer is not let in. The text is what the peer gets to read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,10 +117,6 @@ impl HubDoor {
     pub fn handle(&self) -> HubHandle {
         self.0.handle.clone()
     }
-
-    pub(super) fn handshake_timeout(&self) -> Duration {
-        self.0.config.handshake_timeout
-    }
 }
 
 impl fmt::Debug for HubDoor {
@@ -143,10 +137,10 @@ impl Drop for Leave {
     }
 }
 
-/// The connections of one listener: bounds their handshakes, and ends them together.
+/// The connections of one listener: bounds those that are no sessions yet, and ends all of them together.
 pub(super) struct Guests {
     door: HubDoor,
-    slots: Arc<Semaphore>,
+    lobby: Lobby,
     connections: TaskTracker,
     abort: CancellationToken,
     shutdown: CancellationToken,
@@ -154,8 +148,7 @@ pub(super) struct Guests {
 
 impl Guests {
     pub(super) fn new(door: HubDoor, shutdown: CancellationToken) -> Self {
-        let slots = Arc::new(Semaphore::new(HANDSHAKES));
-        Self { door, slots, connections: TaskTracker::new(), abort: CancellationToken::new(), shutdown }
+        Self { door, lobby: Lobby::new(), connections: TaskTracker::new(), abort: CancellationToken::new(), shutdown }
     }
 
     /// Runs `listen` until the shutdown, then lets all connections say farewell.
@@ -173,37 +166,53 @@ impl Guests {
         }
     }
 
-    /// Waits until there is room for another handshake.
-    pub(super) async fn room(&self) -> Option<Handshake> {
-        let slot = self.slots.clone().acquire_owned().await.ok()?;
-        Some(Handshake { slot })
+    /// Waits until there is room for another connection.
+    pub(super) async fn room(&self) -> Guest {
+        self.lobby.enter().await
     }
 
-    /// Runs a connection: `shake` within the time for handshakes, and then what it gives.
-    pub(super) fn spawn<T, F>(
+    /// How many handshakes are under way.
+    pub(super) fn handshakes(&self) -> usize {
+        self.lobby.handshakes()
+    }
+
+    /// Runs a connection: `knock` waits until the peer has something to say, `shake` shakes hands, both within the time for
+    /// it, and `converse` goes on with what that gives.
+    pub(super) fn spawn<S, T, Fut, F>(
         &self,
-        handshake: Handshake,
+        mut guest: Guest,
         peer: impl fmt::Display + Send + 'static,
-        shake: impl Future<Output = Result<T, Rejected>> + Send + 'static,
+        knock: impl Future<Output = S> + Send + 'static,
+        shake: impl FnOnce(S) -> Fut + Send + 'static,
         converse: impl FnOnce(T, CancellationToken) -> F + Send + 'static,
     ) where
+        S: Send + 'static,
         T: Send + 'static,
+        Fut: Future<Output = Result<T, Rejected>> + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let (abort, shutdown, patience) = (self.abort.clone(), self.shutdown.clone(), self.door.handshake_timeout());
+        let (abort, shutdown, patience) =
+            (self.abort.clone(), self.shutdown.clone(), self.door.0.config.handshake_timeout);
         self.connections.spawn(async move {
             let connection = async move {
+                let gone = guest.gone();
                 // Boxed, so that a session does not keep the room of its handshake.
-                let shaken = Box::pin(timeout(patience, shake));
-                let shaken = shutdown.run_until_cancelled(shaken).await;
-                drop(handshake);
+                let shaken = Box::pin(timeout(patience, async {
+                    let stream = knock.await;
+                    guest.shake().await;
+                    shake(stream).await
+                }));
+                let shaken = tokio::select! {
+                    shaken = shaken => shaken.unwrap_or(Err(Rejected::TimedOut)),
+                    () = gone.cancelled() => Err(Rejected::Crowded),
+                    () = shutdown.cancelled() => return,
+                };
+                drop(guest);
                 match shaken {
-                    Some(Ok(Ok(guest))) => Box::pin(converse(guest, shutdown)).await,
-                    Some(Ok(Err(err))) => {
+                    Ok(admitted) => Box::pin(converse(admitted, shutdown)).await,
+                    Err(err) => {
                         tracing::info!(%peer, err = &err as &dyn std::error::Error, "connection not accepted");
                     }
-                    Some(Err(_)) => tracing::info!(%peer, "connection not accepted: handshake took too long"),
-                    None => {}
                 }
             };
             abort.run_until_cancelled(connection).await;
@@ -211,15 +220,13 @@ impl Guests {
     }
 }
 
-/// The right to shake hands.
-pub(super) struct Handshake {
-    #[expect(dead_code, reason = "held")]
-    slot: tokio::sync::OwnedSemaphorePermit,
-}
-
 /// Why a peer did not become a session.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Rejected {
+    #[error("handshake took too long")]
+    TimedOut,
+    #[error("others needed its place")]
+    Crowded,
     #[error("no TLS handshake")]
     Tls(#[source] std::io::Error),
     #[error("certificate names no node")]

@@ -64,23 +64,32 @@ impl HubDoor {
         let accepting = endpoint.clone();
         guests
             .serve(async |guests: &Guests| {
-                while let Some(room) = guests.room().await
-                    && let Some(incoming) = accepting.accept().await
-                {
-                    if accepting.open_connections() > RETRY_OVER && !incoming.remote_address_validated() {
+                loop {
+                    let guest = guests.room().await;
+                    let Some(incoming) = accepting.accept().await else { return };
+                    if guests.handshakes() > RETRY_OVER && !incoming.remote_address_validated() {
                         // A forged address costs the forger a packet, and us no memory. It cannot fail: the address is
                         // not validated.
                         let _ = incoming.retry();
                         continue;
                     }
                     let (peer, door) = (incoming.remote_address(), self.clone());
-                    let shaken = async move { shake(incoming, &door).await.map(|guest| (guest, door)) };
-                    guests.spawn(room, peer, shaken, move |((guest, admitted), door), shutdown| async move {
-                        let Guest { connection, mut link } = guest;
-                        let end = door.converse(admitted, &mut link, &peer, &shutdown).await;
-                        let (code, reason) = farewell(&end);
-                        connection.close(code, reason);
-                    });
+                    let shake = async move |incoming| {
+                        let (node, admitted) = shake(incoming, &door).await?;
+                        Ok((node, admitted, door))
+                    };
+                    guests.spawn(
+                        guest,
+                        peer,
+                        std::future::ready(incoming),
+                        shake,
+                        move |(node, admitted, door), shutdown| async move {
+                            let Node { connection, mut link } = node;
+                            let end = door.converse(admitted, &mut link, &peer, &shutdown).await;
+                            let (code, reason) = farewell(&end);
+                            connection.close(code, reason);
+                        },
+                    );
                 }
             })
             .await;
@@ -108,12 +117,12 @@ fn server_config(tls: &rustls::ServerConfig) -> Result<ServerConfig, PkiError> {
 }
 
 /// A node whose handshake is done. The stream says nothing once the connection is dropped.
-struct Guest {
+struct Node {
     connection: quinn::Connection,
     link: StreamLink<Join<quinn::RecvStream, quinn::SendStream>>,
 }
 
-async fn shake(incoming: Incoming, door: &HubDoor) -> Result<(Guest, Admitted), Rejected> {
+async fn shake(incoming: Incoming, door: &HubDoor) -> Result<(Node, Admitted), Rejected> {
     let peer = incoming.remote_address().to_string();
     let connection = incoming.await?;
     let node = proven_node(&connection)?;
@@ -122,7 +131,7 @@ async fn shake(incoming: Incoming, door: &HubDoor) -> Result<(Guest, Admitted), 
     match door.admit(dialed.hello(), &node) {
         Ok(admitted) => {
             let link = dialed.welcome(admitted.extensions(), door.message_limit()).await?;
-            Ok((Guest { connection, link }, admitted))
+            Ok((Node { connection, link }, admitted))
         }
         Err(refusal) => {
             let (_, mut send) = dialed.refuse(&refusal).await?.into_inner();

@@ -24,11 +24,12 @@ impl HubDoor {
         let guests = Guests::new(self.clone(), shutdown);
         guests
             .serve(async |guests: &Guests| {
-                while let Some(room) = guests.room().await {
+                loop {
+                    let guest = guests.room().await;
                     match listener.accept().await {
                         Ok((socket, _)) => {
                             let door = self.clone();
-                            let shaken = async move {
+                            let shake = async move |socket| {
                                 let dialed = stream::accept(socket, PEER).await?;
                                 let node = dialed.hello().node.clone();
                                 match door.admit(dialed.hello(), &node) {
@@ -42,9 +43,15 @@ impl HubDoor {
                                     }
                                 }
                             };
-                            guests.spawn(room, PEER, shaken, |(mut link, admitted, door), shutdown| async move {
-                                door.converse(admitted, &mut link, &PEER, &shutdown).await;
-                            });
+                            guests.spawn(
+                                guest,
+                                PEER,
+                                std::future::ready(socket),
+                                shake,
+                                |(mut link, admitted, door), shutdown| async move {
+                                    door.converse(admitted, &mut link, &PEER, &shutdown).await;
+                                },
+                            );
                         }
                         Err(err) => {
                             tracing::warn!(%err, "cannot accept connections on a Unix socket");

@@ -54,16 +54,26 @@ impl HubDoor {
         let guests = Guests::new(self.clone(), shutdown);
         guests
             .serve(async |guests: &Guests| {
-                while let Some(room) = guests.room().await {
+                loop {
+                    let guest = guests.room().await;
                     match listener.accept().await {
                         Ok((stream, peer)) => {
                             let (acceptor, door) = (acceptor.clone(), self.clone());
-                            let shaken = async move { shake(stream, acceptor, &door).await.map(|guest| (guest, door)) };
+                            let knock = async move {
+                                // An error shows again when it is read.
+                                let _ = stream.readable().await;
+                                stream
+                            };
+                            let shake = async move |stream| {
+                                let (link, admitted) = shake(stream, acceptor, &door).await?;
+                                Ok((link, admitted, door))
+                            };
                             guests.spawn(
-                                room,
+                                guest,
                                 peer,
-                                shaken,
-                                move |((mut link, admitted), door), shutdown| async move {
+                                knock,
+                                shake,
+                                move |(mut link, admitted, door), shutdown| async move {
                                     let end = door.converse(admitted, &mut link, &peer, &shutdown).await;
                                     say_farewell(&mut link, &end).await;
                                 },

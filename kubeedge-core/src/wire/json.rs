@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -34,9 +34,9 @@ pub enum DecodeError {
 
 #[derive(Serialize, Deserialize, Default)]
 struct Frame<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     header: Header<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     route: Route<'a>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,
@@ -70,6 +70,19 @@ struct Route<'a> {
     resource: Cow<'a, str>,
 }
 
+/// Reads an object, or nothing from `null`. Serde would take an array for an object whose members come in order.
+fn object<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    match <&RawValue>::deserialize(deserializer)?.get() {
+        "null" => Ok(T::default()),
+        object if object.starts_with('{') => serde_json::from_str(object).map_err(D::Error::custom),
+        _ => Err(D::Error::custom("expected an object")),
+    }
+}
+
 /// Decodes the first JSON value of `text`, as Go peers do; what follows it is ignored.
 ///
 /// Unknown members are ignored and missing ones are empty; a message without id gets a fresh one, because nothing could
@@ -80,7 +93,7 @@ struct Route<'a> {
 pub fn decode(text: &str) -> Result<Message, DecodeError> {
     if !text.trim_ascii_start().starts_with('{') {
         // serde would take an array for an object whose members come in order.
-        return Err(<serde_json::Error as serde::de::Error>::custom("expected an object").into());
+        return Err(serde_json::Error::custom("expected an object").into());
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let frame = Frame::deserialize(&mut deserializer)?;

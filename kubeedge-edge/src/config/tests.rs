@@ -109,7 +109,7 @@ fn wrong_values_are_named_with_their_keys() {
     }
     assert!(error("edgeHub: {quic: {enable: true}}").starts_with("modules.edgeHub.quic.enable is true:"));
     assert!(error("edgeHub: {websocket: {enable: false}}").starts_with("modules.edgeHub.quic.enable is false:"));
-    let quic = "modules:\n  edgeHub: {websocket: {enable: false}, quic: {enable: true, server: 'cloud:10001'}}\n";
+    let quic = "modules:\n  edged: {enable: false}\n  edgeHub: {websocket: {enable: false}, quic: {enable: true, server: 'cloud:10001'}}\n";
     let quic = EdgeCoreConfig::from_yaml(quic);
     assert_eq!(quic.is_ok(), cfg!(feature = "quic"));
     let yaml = |text: &str| EdgeCoreConfig::from_yaml(text).unwrap_err().to_string();
