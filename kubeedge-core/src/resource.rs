@@ -186,6 +186,46 @@ mod tests {
         assert!(matches!(Resource::parse("a/b/c", &Group::User), Resource::Opaque(_)));
     }
 
+    /// Peers that look for words within the whole path lose these, or take them for something else.
+    #[test]
+    fn objects_whose_names_or_namespaces_are_words_of_the_grammar_are_objects() {
+        for text in [
+            "node/pod/web",
+            "device/pod/web",
+            "twin/configmap/membership",
+            "membership/secret/podlist",
+            "default/configmap/k8s-ca.crt",
+            "default/pod/serviceaccounttoken",
+            "user/device/twin",
+            "null/node/node",
+        ] {
+            let Resource::Object(path) = Resource::parse(text, &Group::Resource) else { panic!("{text}") };
+            assert!(!matches!(path.kind, ResourceType::Other(_)), "{text}");
+        }
+    }
+
+    /// Forms of the channel that are neither objects nor words: they go through untouched.
+    #[test]
+    fn what_is_not_of_the_grammar_is_carried() {
+        for text in [
+            "operations.kubeedge.io/v1alpha2/nodeupgradejob/j1/node/edge-1",
+            "task/t1/node/edge-1",
+            "task//node/",
+            "device/default/boiler/twin/get",
+            "device//boiler/state/update",
+            "header",
+            "/",
+            "//",
+        ] {
+            let resource = Resource::parse(text, &Group::Resource);
+            assert_eq!(resource, Resource::Opaque(text.into()));
+            assert_eq!(resource.to_string(), text);
+        }
+        for text in ["membership", "node", "default/pod/web", "http://127.0.0.1:9060/path"] {
+            assert!(matches!(Resource::parse(text, &Group::User), Resource::Opaque(_)), "a topic or a URL: {text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_parsed_shows_as_it_came(text in "[ -~]{0,40}", segments in prop::collection::vec("[a-z.]{0,6}", 0..6)) {

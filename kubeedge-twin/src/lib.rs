@@ -43,6 +43,9 @@
 //! * Values of a Device's `spec` become desired values: applications see them on MQTT without help of a mapper.
 //! * A mapper that reports what is known already changes nothing: no write, no message.
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lanes;
 mod membership;
 mod payload;

@@ -269,6 +269,22 @@ fn a_cloud_asks_and_gets_the_answer_in_whatever_words_it_comes() {
     assert_eq!(events(&mut cloud), [], "nobody waits for a second answer");
 }
 
+/// An edge acknowledges what it did not ask for any more, or the cloud would send it again; a cloud has nothing to say.
+#[test]
+fn a_response_to_nothing_is_given_to_an_edge_and_passed_over_by_a_cloud() {
+    let now = Instant::now();
+    for operation in [Operation::Response, Operation::ApplicationResponse, Operation::Update] {
+        let mut late = update("web", 1).acknowledgement(WALL);
+        late.operation = operation;
+        let mut edge = Session::new(SessionConfig::edge(), now);
+        edge.handle_message(now, late.clone());
+        assert_eq!(events(&mut edge), [SessionEvent::Late(late.clone())]);
+        let mut cloud = Session::new(SessionConfig::cloud(), now);
+        cloud.handle_message(now, late);
+        assert_eq!(events(&mut cloud), []);
+    }
+}
+
 #[test]
 fn an_answer_that_is_no_response_acknowledges_nothing() {
     let now = Instant::now();

@@ -1,5 +1,8 @@
 //! The codec against recorded frames of the Go programs, and against random messages.
+use std::collections::HashMap;
+
 use kubeedge_core::{
+    answer::Answer,
     message::{Content, Message},
     names::{MessageId, ResourceVersion, UnixMillis},
     resource::Resource,
@@ -77,6 +80,75 @@ fn recorded_messages_are_understood() {
             }
         }
     }
+}
+
+/// Route copied, not swapped: an edge that put itself as the source would be acknowledged by nobody.
+#[test]
+fn our_acknowledgements_are_those_of_go() {
+    let recorded = recorded::all();
+    let sent: HashMap<_, _> =
+        recorded.iter().filter(|one| !one.from_edge).map(|one| (&one.message.id, &one.message)).collect();
+    let mut count = 0;
+    for Recorded { message: theirs, .. } in recorded.iter().filter(|one| one.from_edge) {
+        let Some(acked) = theirs.parent.as_ref().and_then(|parent| sent.get(parent)) else { continue };
+        if theirs.operation != Operation::Response {
+            continue;
+        }
+        let mut ours = acked.acknowledgement(theirs.timestamp);
+        ours.id = theirs.id.clone();
+        // The Go edge rewrites the route of device objects before it acknowledges them; the cloud looks at neither.
+        if theirs.source == Source::Meta {
+            assert_eq!((&acked.source, &theirs.group), (&Source::DeviceController, &Group::Twin));
+            (ours.source, ours.group) = (theirs.source.clone(), theirs.group.clone());
+        }
+        assert_eq!(ours, *theirs);
+        count += 1;
+    }
+    assert!(count > 250, "only {count} acknowledgements");
+}
+
+/// Everything that a caller could take for an object, or for success, and that is neither.
+#[test]
+fn recorded_failures_are_not_taken_for_success() {
+    let mut refused = 0;
+    for Recorded { from_edge, message, .. } in recorded::all() {
+        if from_edge || message.operation != Operation::Response || message.source != Source::EdgeController {
+            continue;
+        }
+        let content: Value = message.content.parse().unwrap_or(Value::Null);
+        let failed = content.get("ErrStatus").is_some() || content.get("Err").is_some_and(|error| !error.is_null());
+        match Answer::read(&message.content) {
+            Answer::Refused(_) => refused += 1,
+            answer => assert!(!failed, "{message:?} taken for {answer:?}"),
+        }
+    }
+    assert!(refused > 3, "only {refused} failures");
+}
+
+#[test]
+fn success_is_one_word() {
+    assert!(Content::ok().is_ok());
+    for other in ["ok", "OK ", "\"OK\"", ""] {
+        assert!(!Content::text(other).is_ok(), "{other:?}");
+    }
+}
+
+#[test]
+fn bytes_that_a_go_peer_sends_stay_the_text_that_they_are() {
+    let message = decode(r#"{"route":{"source":"servicebus","group":"user"},"content":"eyJhIjoxfQ=="}"#).unwrap();
+    assert_eq!(message.content.as_text().unwrap(), "eyJhIjoxfQ==");
+    assert!(message.content.parse::<Value>().is_err(), "never decoded by guess");
+}
+
+#[test]
+fn deep_nesting_is_carried_and_not_followed() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let message = decode(&format!(r#"{{"content":{deep}}}"#)).unwrap();
+    assert_eq!(message.content.as_json(), deep);
+    assert!(message.content.parse::<Value>().is_err());
+    assert!(decode(&format!(r#"{{"header":{deep}}}"#)).is_err());
+    assert!(decode(&format!(r#"{{"unknown":{deep}}}"#)).is_ok());
+    assert!(decode(&deep).is_err());
 }
 
 #[test]
