@@ -1,10 +1,7 @@
 //! Certificate requests of nodes, and certificates that clients show.
 #![no_main]
 
-use std::{
-    sync::LazyLock,
-    time::Duration,
-};
+use std::{sync::LazyLock, time::Duration};
 
 use kubeedge_cloud::pki::{CertificateAuthority, ExtKeyUsages, peer_node_name};
 use kubeedge_core::names::{NodeName, UnixMillis};

@@ -18,7 +18,7 @@ mod flight;
 use std::{collections::VecDeque, time::Instant};
 
 pub use self::config::{Keepalive, SessionConfig};
-use self::flight::{Flight, Flights, Wait};
+use self::flight::{Flights, Wait};
 use crate::{
     message::{Content, Message},
     names::{MessageId, UnixMillis},
@@ -320,20 +320,20 @@ impl Session {
     }
 
     fn overdue(&mut self, ticket: Ticket, now: Instant) {
-        match self.flights.get(ticket) {
-            // What was never written is not lost; it waits for the link.
-            Some(Flight { wait: Wait::Ack { sends }, queued: false, .. }) if *sends >= self.config.sends => {
-                let sends = *sends;
-                self.settle(ticket, Err(Unsettled::NotAcked { sends }));
-            }
-            Some(Flight { wait: Wait::Ack { .. }, .. }) => {
-                // What still waits to be written need not be written twice.
-                if self.flights.put_off(ticket, now + self.config.resend) {
-                    self.transmit.push_back(Outgoing::Flight(ticket));
-                }
-            }
-            Some(Flight { wait: Wait::Reply, .. }) => self.settle(ticket, Err(Unsettled::NoReply)),
-            None => {}
+        let Some(flight) = self.flights.get(ticket) else { return };
+        let Wait::Ack { sends } = flight.wait else {
+            self.settle(ticket, Err(Unsettled::NoReply));
+            return;
+        };
+        // What was never written is not lost; it waits for the link.
+        if sends >= self.config.sends && !flight.queued {
+            self.settle(ticket, Err(Unsettled::NotAcked { sends }));
+            return;
+        }
+        // What still waits to be written need not be written twice.
+        let queue = self.flights.put_off(ticket, now + self.config.resend);
+        if queue {
+            self.transmit.push_back(Outgoing::Flight(ticket));
         }
     }
 

@@ -179,9 +179,8 @@ impl End {
         self.held.push_back(answer);
         while let Some(answer) = self.held.pop_front() {
             match self.submit(now, written(answer)) {
-                Ok(_) => {}
                 Err(SubmitError::Full(back)) => return self.held.push_front(back.message),
-                Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
     }
