@@ -28,8 +28,6 @@ use crate::{
 
 /// Answers and keepalives of the session's own that may wait for being written.
 const CONTROLS: usize = 16;
-/// So many settled entries may stay in the queue of what is to be written; beyond that, no more than live ones.
-const STALE: usize = 8;
 
 /// When a message counts as settled for its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,13 +281,14 @@ impl Session {
         if flight.queued {
             self.stale += 1;
             // Nobody writes, perhaps: then the queue must not grow with each that times out.
-            if self.stale > STALE && self.stale * 2 > self.transmit.len() {
+            if self.stale * 2 > self.transmit.len() {
                 let flights = &self.flights;
                 self.transmit.retain(|outgoing| match outgoing {
                     Outgoing::Once(..) => true,
                     Outgoing::Flight(ticket) => flights.get(*ticket).is_some(),
                 });
                 self.stale = 0;
+                release(&mut self.transmit);
             }
         }
     }
@@ -344,35 +343,26 @@ impl Session {
 
     /// The next message to write. What waits for being written is settled by this.
     pub fn poll_transmit(&mut self) -> Option<Message> {
-        if let Some(message) = self.control.pop_front() {
+        if let Some(message) = pop(&mut self.control) {
             return Some(message);
         }
         loop {
-            match self.transmit.pop_front() {
-                Some(Outgoing::Once(ticket, message)) => {
+            match pop(&mut self.transmit)? {
+                Outgoing::Once(ticket, message) => {
                     self.events.push_back(SessionEvent::Settled(ticket, Ok(Receipt::Done)));
                     return Some(message);
                 }
-                Some(Outgoing::Flight(ticket)) => match self.flights.write(ticket) {
+                Outgoing::Flight(ticket) => match self.flights.write(ticket) {
                     Some(message) => return Some(message),
                     None => self.stale -= 1,
                 },
-                None => {
-                    release(&mut self.control);
-                    release(&mut self.transmit);
-                    return None;
-                }
             }
         }
     }
 
     /// What happened since the last call.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
-        let event = self.events.pop_front();
-        if event.is_none() {
-            release(&mut self.events);
-        }
-        event
+        pop(&mut self.events)
     }
 
     /// When [`Session::handle_timeout`] has something to do; `None` when it never will.
@@ -438,9 +428,17 @@ fn lost(ticket: Ticket) -> SessionEvent {
     SessionEvent::Settled(ticket, Err(Unsettled::LinkEnded))
 }
 
+fn pop<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front()?;
+    release(queue);
+    Some(first)
+}
+
 /// Gives back what an empty queue holds: a cloud has very many sessions, and few are busy at a time.
 fn release<T>(queue: &mut VecDeque<T>) {
-    *queue = VecDeque::new();
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
 }
 
 /// Upstream: `edge/pkg/edgehub/process.go`.
