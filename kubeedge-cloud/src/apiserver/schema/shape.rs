@@ -44,7 +44,7 @@ fn walk(schema: &Schema, value: &mut Value, path: &str, whole_object: bool, unkn
     }
 }
 
-/// Fills in defaults. A null in a field that is not nullable but has a default gives way to it.
+/// Fills in defaults. A null in a field that is not nullable gives way to the default, or goes.
 pub(crate) fn apply_defaults(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -55,6 +55,7 @@ pub(crate) fn apply_defaults(schema: &Schema, value: &mut Value) {
                     map.insert(name.clone(), default.clone());
                 }
             }
+            map.retain(|name, v| !v.is_null() || schema.properties.get(name).is_none_or(|field| field.nullable));
             for (name, v) in map.iter_mut() {
                 if let Some(field) = schema.field(name) {
                     apply_defaults(field, v);
@@ -94,6 +95,18 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "n"},
                 "spec": {"a": "1", "free": {"z": {"y": 1}}, "map": {"k": {"x": 1}}}})
         );
+    }
+
+    #[test]
+    fn nulls_go_from_fields_that_are_not_nullable() {
+        let schema = parse_custom(&json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {"a": {"type": "string"},
+                "b": {"type": "string", "nullable": true},
+                "map": {"type": "object", "additionalProperties": {"type": "string"}}}}}}))
+        .unwrap();
+        let mut value = json!({"spec": {"a": null, "b": null, "map": {"k": null}}});
+        apply_defaults(&schema, &mut value);
+        assert_eq!(value, json!({"spec": {"b": null, "map": {"k": null}}}));
     }
 
     #[test]
