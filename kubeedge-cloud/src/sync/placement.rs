@@ -39,7 +39,7 @@ pub(crate) struct Effects {
 }
 
 /// All that the API has of the watched kinds, by name, and which node needs what. Contents are kept only of what an edge
-/// node needs: a Secret that none of its pods uses is a name and a version here.
+/// node needs, and of device models: a Secret that none of its pods uses is a name and a version here.
 ///
 /// An object is needed by the node that it is bound to, with all that it references there. The sets follow: what the
 /// last pod needed is taken from the node again. Upstream never does that.
@@ -317,9 +317,11 @@ impl Placement {
         self.nodes.get(node).is_some_and(|needs| needs.edge > 0 && needs.paths.contains(path))
     }
 
-    /// Lets go of contents that no edge node needs.
+    /// Lets go of contents that no edge node needs. Those of models are kept, as the first device has to come after its
+    /// model: a Go edge never tells the mapper of a device whose model it does not have, not even when it gets it later.
     fn trim(&mut self, path: &ObjectPath) {
-        if self.edges_that_need(path).next().is_none()
+        if path.kind != ResourceType::DeviceModel
+            && self.edges_that_need(path).next().is_none()
             && let Some(tracked) = self.objects.get_mut(path)
         {
             tracked.object = None;

@@ -65,6 +65,18 @@ fn a_pod_brings_what_it_refers_to_and_takes_it_away_again() {
 }
 
 #[test]
+fn a_model_comes_before_its_first_device() {
+    let mut placement = Placement::default();
+    edge_node(&mut placement, "e1", 1);
+    placement.apply(object(&Kind::DEVICE_MODEL, "thermo", "m-uid", 2, &Value::Null), Facts::default());
+    let references = vec![path(&Kind::DEVICE_MODEL, "thermo")];
+    let facts = Facts { node: Some(node("e1")), references, makes_edge: true, ..Facts::default() };
+    let effects = placement.apply(object(&Kind::DEVICE, "t1", "d-uid", 3, &Value::Null), facts);
+    assert_eq!(seen(&effects), ["e1 Insert default/devicemodel/thermo", "e1 Insert default/device/t1"]);
+    assert!(effects.fetch.is_empty());
+}
+
+#[test]
 fn references_are_remembered_before_they_exist() {
     let mut placement = Placement::default();
     edge_node(&mut placement, "e1", 1);
