@@ -2,6 +2,7 @@
 //!
 //! The defaults, as JSON, are the template: they say which keys there are and of which type each value is. Keys are found
 //! in any case, a section or value that is left empty (`null`) keeps the default, a list replaces the list of the default.
+//! The first section in a list of the default tells which keys the sections of that list have.
 //! Which format the file has is the caller's business.
 //!
 //! Upstream: `api/apis/componentconfig`, which reads files with `sigs.k8s.io/yaml`.
@@ -120,6 +121,18 @@ impl Reading<'_> {
             (Value::Object(_), other) => {
                 wrong(&other, if path.is_empty() { "a file of sections is needed" } else { "it must be a section" })
             }
+            (Value::Array(template), Value::Array(given)) if template.first().is_some_and(Value::is_object) => {
+                let mut item = template.first().cloned().unwrap_or_default();
+                empty(&mut item);
+                template.clear();
+                for (index, given) in given.into_iter().enumerate() {
+                    template.push(item.clone());
+                    if let Some(laid) = template.last_mut() {
+                        self.lay(laid, given, &format!("{path}[{index}]"))?;
+                    }
+                }
+                Ok(())
+            }
             (template @ Value::Array(_), given @ Value::Array(_)) => {
                 for (index, item) in given.as_array().into_iter().flatten().enumerate() {
                     if !item.is_string() {
@@ -146,6 +159,9 @@ impl Reading<'_> {
                 }
             }
             (Value::Bool(_), other) => wrong(&other, "it must be true or false"),
+            (Value::Array(template), other) if template.first().is_some_and(Value::is_object) => {
+                wrong(&other, "it must be a list of sections")
+            }
             (Value::Array(_), other) => wrong(&other, "it must be a list of text"),
             (_, other) => wrong(&other, "it must be text"),
         }
@@ -181,6 +197,18 @@ impl Reading<'_> {
     }
 }
 
+/// What an item of a list leaves out is empty: there is no default that it could lie over.
+fn empty(item: &mut Value) {
+    match item {
+        Value::Object(members) => members.values_mut().for_each(empty),
+        Value::Array(items) => items.clear(),
+        Value::Bool(is) => *is = false,
+        Value::Number(number) => *number = 0.into(),
+        Value::String(text) => text.clear(),
+        Value::Null => {}
+    }
+}
+
 fn lay_free(template: &mut Map<String, Value>, given: Map<String, Value>, path: &str) -> Result<(), BadValue> {
     for (key, value) in given {
         match value {
@@ -209,6 +237,8 @@ mod tests {
         names: Vec<String>,
         labels: BTreeMap<String, String>,
         hub: Hub,
+        #[serde(default)]
+        others: Vec<Hub>,
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -227,6 +257,7 @@ mod tests {
             names: vec!["localhost".into()],
             labels,
             hub: Hub { port: 10000, limit: 5 },
+            others: vec![Hub { port: 10002, limit: 7 }],
         }
     }
 
@@ -248,6 +279,16 @@ mod tests {
         assert_eq!(warnings, []);
         assert_eq!(read(Value::Null).unwrap().0, defaults());
         assert_eq!(read(json!({ "hub": null, "names": [] })).unwrap().0, Site { names: Vec::new(), ..defaults() });
+    }
+
+    #[test]
+    fn sections_in_lists_start_empty() {
+        let (site, warnings) = read(json!({ "others": [{ "Port": 1 }, { "limit": 2, "quic": 3 }, null] })).unwrap();
+        let others: Vec<_> = site.others.iter().map(|hub| (hub.port, hub.limit)).collect();
+        assert_eq!(others, [(1, 0), (0, 2), (0, 0)], "as in Go");
+        assert_eq!(warnings[0].to_string(), "others[1].quic is not a known key");
+        assert_eq!(read(json!({ "others": null })).unwrap().0.others, defaults().others);
+        assert_eq!(read(json!({ "others": [] })).unwrap().0.others, []);
     }
 
     #[test]
@@ -276,6 +317,12 @@ mod tests {
             (json!({ "name": ["a"] }), r#"name is ["a"]: it must be text"#),
             (json!({ "names": "a" }), r#"names is "a": it must be a list of text"#),
             (json!({ "names": ["a", 1] }), "names[1] is 1: it must be text"),
+            (json!({ "others": "a" }), r#"others is "a": it must be a list of sections"#),
+            (json!({ "others": [{}, 7] }), "others[1] is 7: it must be a section"),
+            (
+                json!({ "others": [{ "port": "x" }] }),
+                r#"others[0].port is "x": it must be a whole number of 0 or more"#,
+            ),
             (json!({ "labels": { "a": true } }), "labels.a is true: it must be text"),
         ] {
             assert_eq!(read(given).unwrap_err(), expected);

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 pub use crate::words::ResourceType;
 use crate::{
-    names::{DeviceId, InvalidName, Namespace, ObjectName},
+    names::{DeviceId, InvalidName, Namespace, NodeName, ObjectName},
     words::Group,
 };
 
@@ -94,6 +94,13 @@ pub enum Resource {
     WatchSync,
     /// What the edge has; see [`inventory`](crate::inventory). Only between two of ours.
     Inventory,
+    /// A node task of the first generation, on its way to the cloud: `task/<task>/node/<node>`.
+    NodeTask {
+        /// The task.
+        task: ObjectName,
+        /// The node that carries it out.
+        node: NodeName,
+    },
     /// Anything else, such as a topic or a URL; carried unchanged.
     Opaque(Arc<str>),
 }
@@ -117,6 +124,7 @@ impl Resource {
             "watchapp/sync" => Self::WatchSync,
             "inventory" => Self::Inventory,
             _ => Self::device(text)
+                .or_else(|| Self::node_task(text))
                 .or_else(|| ObjectPath::parse(text).map(Self::Object))
                 .unwrap_or_else(|| Self::Opaque(text.into())),
         }
@@ -130,6 +138,11 @@ impl Resource {
             "state/update" => DeviceId::parse(namespace, name).ok().map(Self::DeviceState),
             _ => None,
         }
+    }
+
+    fn node_task(text: &str) -> Option<Self> {
+        let (task, node) = text.strip_prefix("task/")?.split_once("/node/")?;
+        Some(Self::NodeTask { task: ObjectName::new(task).ok()?, node: NodeName::new(node).ok()? })
     }
 
     /// The object that it is about, if it is one.
@@ -162,6 +175,7 @@ impl fmt::Display for Resource {
             Self::Application => f.write_str("ignore/Application/ignore"),
             Self::WatchSync => f.write_str("watchapp/sync"),
             Self::Inventory => f.write_str("inventory"),
+            Self::NodeTask { task, node } => write!(f, "task/{task}/node/{node}"),
             Self::Opaque(text) => f.write_str(text),
         }
     }
@@ -169,6 +183,7 @@ impl fmt::Display for Resource {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
 
     use super::*;
@@ -180,6 +195,11 @@ mod tests {
         let Resource::Object(path) = parse("null/node/edge-1") else { panic!("not an object") };
         assert_eq!((path.namespace, path.kind), (None, ResourceType::Node));
         assert!(matches!(parse("device/default/boiler/twin/edge_updated"), Resource::DeviceTwin(_)));
+        assert_eq!(
+            parse("task/t1/node/edge-1"),
+            Resource::NodeTask { task: ObjectName::new("t1").unwrap(), node: NodeName::new("edge-1").unwrap() }
+        );
+        assert!(matches!(parse("task//node/"), Resource::Opaque(_)));
         // An object whose names read like words of the grammar is still that object.
         assert!(matches!(parse("default/pod/team-membership"), Resource::Object(_)));
         assert!(matches!(parse("kube-node-lease/lease/"), Resource::Opaque(_)));
@@ -209,7 +229,6 @@ mod tests {
     fn what_is_not_of_the_grammar_is_carried() {
         for text in [
             "operations.kubeedge.io/v1alpha2/nodeupgradejob/j1/node/edge-1",
-            "task/t1/node/edge-1",
             "task//node/",
             "device/default/boiler/twin/get",
             "device//boiler/state/update",
@@ -228,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_parsed_shows_as_it_came(text in "[ -~]{0,40}", segments in prop::collection::vec("[a-z.]{0,6}", 0..6)) {
+        fn what_is_parsed_shows_as_it_came(text in "[ -~]{0,40}", segments in prop::collection::vec("task|node|[a-z.]{0,6}", 0..6)) {
             for text in [text, segments.join("/")] {
                 prop_assert_eq!(Resource::parse(&text, &Group::Resource).to_string(), text);
             }

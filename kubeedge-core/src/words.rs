@@ -152,6 +152,8 @@ words! {
         TaskManager = "taskmanager",
         /// List and watch.
         DynamicController = "dynamiccontroller",
+        /// End of the channel in the cloud.
+        CloudHub = "cloudhub",
     }
 }
 
