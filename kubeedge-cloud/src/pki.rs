@@ -4,7 +4,8 @@
 //! - [`JoinToken`] lets a node without a certificate ask for one;
 //! - [`Pki`] keeps all of it in the Secrets `casecret`, `cloudcoresecret` and `tokensecret`, as Go cloudcore does, and
 //!   makes the [`rustls::ServerConfig`]s of the HTTPS and WebSocket ports;
-//! - [`TokenRefresher`] writes a fresh join token from time to time.
+//! - [`TokenRefresher`] writes a fresh join token from time to time;
+//! - [`ServerRenewal`] keeps the server certificate good while the cloud runs.
 //!
 //! Encodings are those of the Go programs, so that either can take over the Secrets of the other: certificates are DER,
 //! private keys are SEC1 DER of P-256, and the key of a join token is the DER of the CA's private key.
@@ -19,6 +20,7 @@ mod load;
 mod local;
 mod peer;
 mod refresh;
+mod renew;
 mod request;
 mod secrets;
 mod server;
@@ -38,6 +40,7 @@ pub use self::{
     load::Pki,
     peer::{PeerError, peer_node_name},
     refresh::TokenRefresher,
+    renew::ServerRenewal,
     server::ServerCertificate,
     tls::{https_config, websocket_config},
     token::{JoinToken, TokenError},

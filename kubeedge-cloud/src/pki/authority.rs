@@ -122,6 +122,11 @@ impl CertificateAuthority {
         JoinToken::verify(jwt, self.key.sec1(), now)
     }
 
+    /// A whole join token, if it is one of this CA, and how long it is good from `now` on.
+    pub(crate) fn recognise_token(&self, text: &str, now: UnixMillis) -> Option<(JoinToken, Duration)> {
+        JoinToken::recognise(text, &self.fingerprint, self.key.sec1(), now)
+    }
+
     /// Signs the request of `node` for a client certificate that is valid for `validity`, at most as long as the CA is.
     ///
     /// The certificate has organization `system:nodes` and common name `system:node:<node>` and nothing else of what the
@@ -154,6 +159,7 @@ impl CertificateAuthority {
         &self,
         addresses: &[IpAddr],
         dns_names: &[String],
+        validity: Duration,
         now: UnixMillis,
     ) -> Result<(CertificateDer<'static>, EcKey), PkiError> {
         let key = EcKey::generate()?;
@@ -164,7 +170,7 @@ impl CertificateAuthority {
         }
         params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        set_validity(&mut params, seconds(now), EDGE_CLOCK_LAG, CENTURY, self.not_after)?;
+        set_validity(&mut params, seconds(now), EDGE_CLOCK_LAG, validity, self.not_after)?;
         let certificate = self.sign(params, key.pair())?;
         Ok((certificate, key))
     }
@@ -179,6 +185,11 @@ impl CertificateAuthority {
         params.use_authority_key_identifier_extension = true;
         let issuer = Issuer::from_ca_cert_der(&self.certificate, self.key.pair()).map_err(PkiError::crypto)?;
         Ok(params.signed_by(public_key, &issuer).map_err(PkiError::crypto)?.der().clone())
+    }
+
+    /// When it ends, in seconds since the Unix epoch.
+    pub(crate) fn ends(&self) -> i64 {
+        self.not_after
     }
 
     /// Whether this CA has signed `certificate`; says nothing of its validity.

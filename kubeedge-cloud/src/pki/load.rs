@@ -16,7 +16,8 @@ use super::{
     error::PkiError,
     local,
     refresh::TokenRefresher,
-    secrets::{CA, NAMESPACE, SERVER, Secrets},
+    renew::{ServerRenewal, load_server},
+    secrets::{CA, NAMESPACE, Secrets},
     server::ServerCertificate,
     tls,
     token::JoinToken,
@@ -40,7 +41,7 @@ use super::{
 /// ```
 pub struct Pki {
     authority: Arc<CertificateAuthority>,
-    server: ServerCertificate,
+    server: watch::Sender<Arc<ServerCertificate>>,
     token: watch::Sender<JoinToken>,
     secrets: Secrets,
     config: PkiConfig,
@@ -54,7 +55,8 @@ impl Pki {
     /// Secret, else it is made. Of several instances that start at once, all end up with the same CA.
     ///
     /// A stored server certificate that ends within 30 days, was issued by another CA, or is not for exactly the
-    /// addresses and names of `config` is replaced; upstream goes on using it. A stored CA is never replaced.
+    /// addresses and names of `config` is replaced; upstream goes on using it. One from files is never replaced, but a
+    /// warning tells of the same. A stored CA is never replaced.
     ///
     /// Upstream: `cloud/pkg/cloudhub/servers/httpserver` (`PrepareAllCerts`, `GenerateAndRefreshToken`).
     ///
@@ -69,7 +71,7 @@ impl Pki {
         let secrets = Secrets::new(client);
         secrets.ensure_namespace().await?;
         let authority = load_authority(&secrets, &config, now).await?;
-        let server = load_server(&secrets, &authority, &config, now).await?;
+        let server = watch::Sender::new(Arc::new(load_server(&secrets, &authority, &config, now).await?));
         let token = mint(&authority, &config, now)?;
         secrets.put_token(token.as_str()).await?;
         let token = watch::Sender::new(token);
@@ -81,9 +83,9 @@ impl Pki {
         &self.authority
     }
 
-    /// The server certificate.
-    pub fn server_certificate(&self) -> &ServerCertificate {
-        &self.server
+    /// The server certificate that is shown now.
+    pub fn server_certificate(&self) -> Arc<ServerCertificate> {
+        self.server.borrow().clone()
     }
 
     /// The join token that was written last.
@@ -108,12 +110,12 @@ impl Pki {
 
     /// TLS of the HTTPS port: see [`https_config`](super::https_config).
     pub fn https_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
-        tls::https_config(&self.authority, &self.server, self.clock.clone())
+        tls::https_config(&self.authority, self.server.subscribe(), self.clock.clone())
     }
 
     /// TLS of the WebSocket port: see [`websocket_config`](super::websocket_config).
     pub fn websocket_config(&self) -> Result<Arc<ServerConfig>, PkiError> {
-        tls::websocket_config(&self.authority, &self.server, self.clock.clone())
+        tls::websocket_config(&self.authority, self.server.subscribe(), self.clock.clone())
     }
 
     /// The task that writes a fresh join token each [`token_refresh_period`](PkiConfig::token_refresh_period). Nothing
@@ -121,6 +123,13 @@ impl Pki {
     pub fn token_refresher(&self) -> TokenRefresher {
         let (authority, config) = (self.authority.clone(), self.config.clone());
         TokenRefresher::new(authority, config, self.secrets.clone(), self.clock.clone(), self.token.clone())
+    }
+
+    /// The task that renews the server certificate in time, and shows the one that an operator or another instance has
+    /// renewed. Nothing is renewed unless the caller runs it; the TLS configurations of this value follow it.
+    pub fn server_renewal(&self) -> ServerRenewal {
+        let (authority, config) = (self.authority.clone(), self.config.clone());
+        ServerRenewal::new(authority, config, self.secrets.clone(), self.clock.clone(), self.server.clone())
     }
 }
 
@@ -177,37 +186,4 @@ async fn stored_authority(secrets: &Secrets, now: UnixMillis) -> Result<Option<C
     CertificateAuthority::from_parts(certificate.into(), &key, now)
         .map(Some)
         .map_err(|err| PkiError::unusable(origin(), err))
-}
-
-async fn load_server(
-    secrets: &Secrets,
-    authority: &CertificateAuthority,
-    config: &PkiConfig,
-    now: UnixMillis,
-) -> Result<ServerCertificate, PkiError> {
-    let server = if let Some(pair) = local::read(config.server_files.as_ref()).await? {
-        let files = config.server_files.as_ref();
-        let origin = files.map(|files| files.certificate.display().to_string()).unwrap_or_default();
-        ServerCertificate::from_local(pair)
-            .map_err(|err| PkiError::unusable(format!("server certificate in {origin}"), err))?
-    } else {
-        let stored = match secrets.pair(&SERVER).await {
-            Ok(None) => None,
-            Ok(Some((certificate, key))) => {
-                Some(ServerCertificate::from_stored(certificate, key, authority, config, now))
-            }
-            // Half a pair is of no use, but can be made anew.
-            Err(PkiError::Unusable { source, .. }) => Some(Err(source.to_string())),
-            Err(err) => return Err(err),
-        };
-        match stored {
-            Some(Ok(server)) => return Ok(server),
-            Some(Err(why)) => tracing::info!(%why, "issuing a new server certificate"),
-            None => tracing::info!("issuing the server certificate"),
-        }
-        ServerCertificate::issue(authority, config, now)?
-    };
-    let certificate = server.chain().first().map(AsRef::as_ref).unwrap_or_default();
-    secrets.put_pair(&SERVER, certificate, server.key().secret_der()).await?;
-    Ok(server)
 }

@@ -14,7 +14,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 
 /// Writes a fresh join token into `tokensecret` once per refresh period. Tokens that were handed out before stay good
-/// until they expire.
+/// until they expire. Of several instances the first one writes, and the others take over its token.
 ///
 /// Upstream: `GenerateAndRefreshToken`, which stops for good at the first failure. This one goes on trying, at growing
 /// intervals up to five minutes.
@@ -51,14 +51,15 @@ impl TokenRefresher {
         let mut retry = FIRST_RETRY;
         let mut pause = self.config.token_refresh_period;
         loop {
-            tokio::time::sleep(pause).await;
+            // A little earlier, at random, so that instances that were started together do not all write.
+            tokio::time::sleep(pause.mul_f64(1.0 - 0.05 * fastrand::f64())).await;
             pause = match self.refresh().await {
-                Ok(()) => {
+                Ok(pause) => {
                     retry = FIRST_RETRY;
-                    self.config.token_refresh_period
+                    pause
                 }
                 Err(err) => {
-                    let pause = retry.mul_f64(0.8 + 0.4 * fastrand::f64());
+                    let pause = retry.mul_f64(0.85 + 0.4 * fastrand::f64());
                     tracing::warn!(err = &err as &dyn std::error::Error, ?pause, "join token not refreshed");
                     retry = (retry * 2).min(LAST_RETRY);
                     pause
@@ -67,11 +68,20 @@ impl TokenRefresher {
         }
     }
 
-    async fn refresh(&self) -> Result<(), PkiError> {
-        let token = mint(&self.authority, &self.config, self.clock.now())?;
+    /// Tells when the next token is due: one period before the present one expires.
+    async fn refresh(&self) -> Result<Duration, PkiError> {
+        let (period, now) = (self.config.token_refresh_period, self.clock.now());
+        let stored = self.secrets.token().await?;
+        if let Some((token, left)) = stored.and_then(|text| self.authority.recognise_token(&text, now))
+            && left > period.mul_f64(1.5)
+        {
+            self.token.send_replace(token);
+            return Ok((left - period).min(period));
+        }
+        let token = mint(&self.authority, &self.config, now)?;
         self.secrets.put_token(token.as_str()).await?;
         self.token.send_replace(token);
-        Ok(())
+        Ok(period)
     }
 }
 

@@ -84,6 +84,13 @@ impl Secrets {
         self.put(of.name, pair_data(of, certificate, key)).await
     }
 
+    /// The join token that is stored, whatever it is.
+    pub(crate) async fn token(&self) -> Result<Option<String>, PkiError> {
+        let secret = self.secrets.get_opt(TOKEN).await.map_err(|err| failed("read", TOKEN, err))?;
+        let data = secret.and_then(|secret| secret.data?.remove(TOKEN_KEY));
+        Ok(data.and_then(|bytes| String::from_utf8(bytes.0).ok()))
+    }
+
     /// Writes the join token.
     pub(crate) async fn put_token(&self, token: &str) -> Result<(), PkiError> {
         self.put(TOKEN, BTreeMap::from([(TOKEN_KEY.into(), ByteString(token.into()))])).await

@@ -65,7 +65,8 @@ async fn what_is_made_is_stored_as_upstream_stores_it() {
     assert_eq!(data(&api, SERVER, "cloudcorekeydata"), pki.server_certificate().key().secret_der());
     assert_eq!(data(&api, TOKEN, "tokendata"), pki.join_token().as_str().as_bytes());
 
-    let (_, parsed) = parse_x509_certificate(pki.server_certificate().chain()[0].as_ref()).unwrap();
+    let certificate = leaf(&pki);
+    let (_, parsed) = parse_x509_certificate(&certificate).unwrap();
     assert_eq!(parsed.subject().to_string(), "O=KubeEdge, CN=KubeEdge");
     assert!(parsed.extended_key_usage().unwrap().unwrap().value.server_auth);
 
@@ -114,8 +115,30 @@ async fn the_server_certificate_follows_addresses_and_time() {
     api.remove(CA);
     let third = load(&api, moved.clone(), &clock).await.unwrap();
     assert_ne!(leaf(&second), leaf(&third));
-    clock.advance(Duration::from_secs((36_400 - 29) * 86_400));
-    assert_ne!(leaf(&third), leaf(&load(&api, moved, &clock).await.unwrap()));
+    let day = Duration::from_secs(86_400);
+    let short = short_server_certificate(&api, &third, 31 * day, clock.now());
+    assert_eq!(leaf(&load(&api, config(), &clock).await.unwrap()), short);
+    clock.advance(2 * day);
+    let fourth = load(&api, config(), &clock).await.unwrap();
+    assert_ne!(leaf(&fourth), short);
+    // Nothing is better than what ends with the CA.
+    clock.advance(day * (36_400 - 10));
+    assert_eq!(leaf(&load(&api, config(), &clock).await.unwrap()), leaf(&fourth));
+}
+
+/// Puts a certificate into the Secret that is valid for `validity` only.
+pub(crate) fn short_server_certificate(
+    api: &FakeApi,
+    pki: &Pki,
+    validity: Duration,
+    now: UnixMillis,
+) -> CertificateDer<'static> {
+    let (certificate, key) = pki.authority().issue_server(&config().advertise_addresses, &[], validity, now).unwrap();
+    let mut secret = api.get(SERVER).unwrap();
+    secret["data"]["cloudcoredata"] = STANDARD.encode(&certificate).into();
+    secret["data"]["cloudcorekeydata"] = STANDARD.encode(key.sec1()).into();
+    api.put(SERVER, secret);
+    certificate
 }
 
 #[tokio::test]
@@ -217,10 +240,77 @@ async fn the_token_is_refreshed_through_failures() {
     let running = tokio::spawn(pki.token_refresher().run(shutdown.clone()));
     tokens.changed().await.unwrap();
     let waited = started.elapsed();
-    assert!(waited >= Duration::from_secs(12 * 3600 + 5) && waited < Duration::from_secs(12 * 3600 + 10), "{waited:?}");
+    let earliest = Duration::from_secs(12 * 3600).mul_f64(0.95) + Duration::from_secs(5);
+    assert!(waited >= earliest && waited < Duration::from_secs(12 * 3600 + 10), "{waited:?}");
     shutdown.cancel();
     running.await.unwrap();
     let after = data(&api, TOKEN, "tokendata");
     assert_ne!(after, before.as_str().as_bytes());
     assert_eq!(after, pki.join_token().as_str().as_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_share_the_token_that_one_of_them_has_written() {
+    let (api, clock) = (FakeApi::new(), TestClock::new());
+    let (one, two) = (load(&api, config(), &clock).await.unwrap(), load(&api, config(), &clock).await.unwrap());
+    let shutdown = CancellationToken::new();
+    clock.advance(Duration::from_secs(12 * 3600));
+    // An hour later, the second one finds that the first has been there.
+    let mut tokens = one.join_tokens();
+    let running = tokio::spawn(one.token_refresher().run(shutdown.clone()));
+    tokens.changed().await.unwrap();
+    clock.advance(Duration::from_secs(3600));
+    let mut tokens = two.join_tokens();
+    let other = tokio::spawn(two.token_refresher().run(shutdown.clone()));
+    tokens.changed().await.unwrap();
+    assert_eq!(two.join_token(), one.join_token());
+    assert_eq!(data(&api, TOKEN, "tokendata"), one.join_token().as_str().as_bytes());
+
+    // Of another CA, or nonsense: replaced.
+    let foreign = CertificateAuthority::generate(clock.now()).unwrap();
+    let forever = UnixMillis(clock.now().0 * 2);
+    for bad in [foreign.mint_token(forever).unwrap().as_str(), "nonsense"] {
+        let mut secret = api.get(TOKEN).unwrap();
+        secret["data"]["tokendata"] = STANDARD.encode(bad).into();
+        api.put(TOKEN, secret);
+        clock.advance(Duration::from_secs(1));
+        tokens.changed().await.unwrap();
+        let written = String::from_utf8(data(&api, TOKEN, "tokendata")).unwrap();
+        assert!(written.starts_with(one.authority().fingerprint()), "{written}");
+    }
+    shutdown.cancel();
+    running.await.unwrap();
+    other.await.unwrap();
+}
+
+/// What Go cloudcore's own packages have made, in place of what it would have stored.
+fn secrets_of_go(api: &FakeApi) -> serde_json::Value {
+    let made: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/go-secrets.json")).unwrap();
+    let secret = |name: &str, data: serde_json::Value| {
+        let path = format!("/api/v1/namespaces/kubeedge/secrets/{name}");
+        api.put(&path, json!({ "metadata": { "name": name }, "type": "Opaque", "data": data }));
+    };
+    secret("casecret", json!({ "cadata": made["Cadata"], "cakeydata": made["Cakeydata"] }));
+    let server = json!({ "cloudcoredata": made["Cloudcoredata"], "cloudcorekeydata": made["Cloudcorekeydata"] });
+    secret("cloudcoresecret", server);
+    secret("tokensecret", json!({ "tokendata": made["Tokendata"] }));
+    made
+}
+
+#[tokio::test]
+async fn the_secrets_of_a_go_cloudcore_are_taken_over_as_they_are() {
+    let (api, clock) = (FakeApi::new(), TestClock::new());
+    let made = secrets_of_go(&api);
+    let bytes = |key: &str| STANDARD.decode(made[key].as_str().unwrap()).unwrap();
+    let before = (api.get(CA), api.get(SERVER));
+    let pki = load(&api, config(), &clock).await.unwrap();
+    assert_eq!(pki.authority().certificate().as_ref(), bytes("Cadata"));
+    assert_eq!(pki.authority().key_der(), bytes("Cakeydata"), "the key of tokens is these very bytes");
+    assert_eq!(leaf(&pki).as_ref(), bytes("Cloudcoredata"), "also with the empty name that Go puts in");
+    assert_eq!((api.get(CA), api.get(SERVER)), before, "nothing was rewritten");
+    // A token that Go has handed out lets nodes in.
+    let token = String::from_utf8(bytes("Tokendata")).unwrap();
+    let (hash, jwt) = token.split_once('.').unwrap();
+    assert_eq!(hash, pki.authority().fingerprint());
+    pki.authority().verify_token(jwt, clock.now()).unwrap();
 }

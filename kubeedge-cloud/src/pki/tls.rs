@@ -1,19 +1,23 @@
 //! The TLS of CloudHub's ports: 1.2 and 1.3, `ring`, HTTP/1.1, nobody trusted but the CA.
+//!
+//! On TLS 1.2 the cipher suites are those of upstream (`cloud/pkg/cloudhub/servers`), which want an ECDSA key.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use kubeedge_core::names::{SharedClock, UnixMillis};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
+    CipherSuite, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, UnixTime},
     server::{
-        NoServerSessionStorage, WebPkiClientVerifier,
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    sign::CertifiedKey,
     time_provider::TimeProvider,
 };
+use tokio::sync::watch;
 
 use super::{authority::CertificateAuthority, error::PkiError, server::ServerCertificate};
 
@@ -22,9 +26,11 @@ use super::{authority::CertificateAuthority, error::PkiError, server::ServerCert
 /// A client certificate is asked for but not required, and one that is expired or foreign does not end the handshake:
 /// the peer is to read a 401 that says so. The peer must have proven that it holds the key, but **who it is has to be
 /// checked by the handler**, as the bootstrap router does.
+///
+/// Each handshake shows the newest certificate of `server`.
 pub fn https_config(
     authority: &CertificateAuthority,
-    server: &ServerCertificate,
+    server: watch::Receiver<Arc<ServerCertificate>>,
     clock: SharedClock,
 ) -> Result<Arc<ServerConfig>, PkiError> {
     let strict = client_verifier(authority)?;
@@ -39,7 +45,7 @@ pub fn https_config(
 /// connection is judged by the certificate as it is then.
 pub fn websocket_config(
     authority: &CertificateAuthority,
-    server: &ServerCertificate,
+    server: watch::Receiver<Arc<ServerCertificate>>,
     clock: SharedClock,
 ) -> Result<Arc<ServerConfig>, PkiError> {
     config(client_verifier(authority)?, server, clock)
@@ -47,19 +53,37 @@ pub fn websocket_config(
 
 fn config(
     verifier: Arc<dyn ClientCertVerifier>,
-    server: &ServerCertificate,
+    server: watch::Receiver<Arc<ServerCertificate>>,
     clock: SharedClock,
 ) -> Result<Arc<ServerConfig>, PkiError> {
-    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(ClockTime(clock)))
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some() || SUITES.contains(&suite.suite()));
+    let mut config = ServerConfig::builder_with_details(Arc::new(provider), Arc::new(ClockTime(clock)))
         .with_safe_default_protocol_versions()
         .map_err(PkiError::crypto)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(server.chain().to_vec(), server.key().clone_key())
-        .map_err(|err| PkiError::unusable("server certificate", err))?;
+        .with_cert_resolver(Arc::new(Newest(server)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// For TLS 1.2.
+const SUITES: [CipherSuite; 3] = [
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
+/// Shows whatever certificate is the newest.
+#[derive(Debug)]
+struct Newest(watch::Receiver<Arc<ServerCertificate>>);
+
+impl ResolvesServerCert for Newest {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.borrow().certified())
+    }
 }
 
 /// Verifies client certificates of this CA to the full: chain, validity, client authentication.

@@ -1,6 +1,6 @@
 //! Join tokens: what a node that has no certificate yet shows to get one.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation, errors::ErrorKind};
@@ -72,6 +72,18 @@ impl JoinToken {
     /// [`TokenError`] names the first check that fails. Checks go from form over signature to expiry, so that nothing is
     /// told about the claims of a token that is not ours.
     pub fn verify(jwt: &str, key: &[u8], now: UnixMillis) -> Result<(), TokenError> {
+        Self::expiry(jwt, key, now).map(drop)
+    }
+
+    /// The token in `text` if its hash and its signature are right, and how long it is good from `now` on.
+    pub(crate) fn recognise(text: &str, hash: &str, key: &[u8], now: UnixMillis) -> Option<(Self, Duration)> {
+        let jwt = text.strip_prefix(hash)?.strip_prefix('.')?;
+        let left = Self::expiry(jwt, key, now).ok()?.saturating_sub(now.0.div_euclid(1000));
+        Some((Self(text.to_owned()), Duration::from_secs(u64::try_from(left).ok()?)))
+    }
+
+    /// When a good JWT ends, in seconds since the Unix epoch.
+    fn expiry(jwt: &str, key: &[u8], now: UnixMillis) -> Result<i64, TokenError> {
         if jwt.split('.').count() != 3 {
             return Err(TokenError::Segments);
         }
@@ -89,7 +101,7 @@ impl JoinToken {
             },
         )?;
         let expires = token.claims.exp.ok_or(TokenError::NoExpiry)?;
-        if now.0.div_euclid(1000) >= expires { Err(TokenError::Expired) } else { Ok(()) }
+        if now.0.div_euclid(1000) >= expires { Err(TokenError::Expired) } else { Ok(expires) }
     }
 
     /// The text as it is handed to a node.

@@ -115,7 +115,7 @@ fn certificates_and_keys_that_do_not_fit_make_no_ca() {
     assert_eq!(of(ca.certificate(), other.key_der(), NOW), Some(AuthorityError::OtherKey));
     let later = UnixMillis(NOW.0 + 101 * 365 * 86_400_000);
     assert!(matches!(of(ca.certificate(), ca.key_der(), later), Some(AuthorityError::Expired(_))));
-    let (leaf, key) = ca.issue_server(&[], &["cloud".into()], NOW).unwrap();
+    let (leaf, key) = ca.issue_server(&[], &["cloud".into()], YEAR, NOW).unwrap();
     assert_eq!(of(&leaf, key.sec1(), NOW), Some(AuthorityError::NotACa));
     assert_eq!(of(&CertificateDer::from(vec![1]), ca.key_der(), NOW), Some(AuthorityError::Malformed));
 }
