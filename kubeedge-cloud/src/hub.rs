@@ -10,6 +10,7 @@
 //!
 //! Upstream: `cloud/pkg/cloudhub` (v1.21 to v1.23).
 
+mod authorize;
 pub mod bootstrap;
 mod connection;
 mod door;
@@ -34,6 +35,7 @@ use kubeedge_core::{
 
 pub(crate) use self::uplink::served_by;
 pub use self::{
+    authorize::Authorization,
     connection::ConversationEnd,
     door::{Admitted, HubDoor, Refusal},
     downlink::{Downlink, DownlinkQueue, ObjectChange, ObjectEvent, QueueFull},

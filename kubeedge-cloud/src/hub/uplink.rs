@@ -108,6 +108,11 @@ impl UplinkRouter {
         self
     }
 
+    /// The part for `destination`, for what does not come over the channel.
+    pub fn part(&self, destination: Destination) -> Option<Uplinks> {
+        self.parts.get(&destination).cloned()
+    }
+
     /// Whether there is a part for `destination`.
     pub fn has(&self, destination: Destination) -> bool {
         self.parts.contains_key(&destination)

@@ -19,6 +19,12 @@ pub(super) enum Denied {
     Token(TokenError),
     #[error("failed to verify the certificate for edgenode: {node}, err: {why}")]
     Certificate { node: NodeName, why: String },
+    #[error("a client certificate is required")]
+    NoCertificate,
+    #[error("{0}")]
+    Unverified(String),
+    #[error("{0}")]
+    NotANode(PeerError),
 }
 
 impl Bootstrap {
@@ -33,22 +39,26 @@ impl Bootstrap {
         headers: &HeaderMap,
         now: UnixMillis,
     ) -> Result<(), Denied> {
-        match peer.0.split_first() {
-            Some((end_entity, intermediates)) => {
-                let denied = |why: String| Denied::Certificate { node: node.clone(), why };
-                self.verifier
-                    .verify_client_cert(end_entity, intermediates, unix_time(now))
-                    .map_err(|err| denied(err.to_string()))?;
-                match peer_node_name(end_entity) {
-                    Ok(own) if own == *node => Ok(()),
-                    Ok(_) | Err(PeerError::NotANode(_)) => {
-                        Err(denied("request node name is not match with the certificate".into()))
-                    }
-                    Err(err) => Err(denied(err.to_string())),
-                }
-            }
-            None => self.authority.verify_token(bearer(headers)?, now).map_err(Denied::Token),
+        if peer.0.is_empty() {
+            return self.authority.verify_token(bearer(headers)?, now).map_err(Denied::Token);
         }
+        let denied = |why: String| Denied::Certificate { node: node.clone(), why };
+        match self.certified_node(peer, now) {
+            Ok(own) if own == *node => Ok(()),
+            Ok(_) | Err(Denied::NotANode(_)) => {
+                Err(denied("request node name is not match with the certificate".into()))
+            }
+            Err(err) => Err(denied(err.to_string())),
+        }
+    }
+
+    /// The node that the client certificate of the peer was issued to, after verifying the certificate.
+    pub(super) fn certified_node(&self, peer: &PeerCertificates, now: UnixMillis) -> Result<NodeName, Denied> {
+        let (end_entity, intermediates) = peer.0.split_first().ok_or(Denied::NoCertificate)?;
+        self.verifier
+            .verify_client_cert(end_entity, intermediates, unix_time(now))
+            .map_err(|err| Denied::Unverified(err.to_string()))?;
+        peer_node_name(end_entity).map_err(Denied::NotANode)
     }
 }
 

@@ -6,10 +6,9 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kubeedge_core::names::NodeName;
 
-use super::{Bootstrap, MAX_BODY, PATIENCE, PeerCertificates, der};
+use super::{Bootstrap, MAX_BODY, PeerCertificates, body::read, der};
 use crate::pki::{ExtKeyUsages, SignError, UsageError};
 
 /// Answers 200 with the certificate; 401 to those nobody believes; 403 to those who ask for more than a node gets; 500,
@@ -21,7 +20,7 @@ pub(super) async fn issue(
     body: Body,
 ) -> Response {
     // Read first: an answer to a request that was not read to its end may never reach the peer.
-    let csr = match read(body).await {
+    let csr = match read(body, MAX_BODY).await {
         Ok(csr) => csr,
         Err(refusal) => return refusal.into_response(),
     };
@@ -68,15 +67,4 @@ fn usages(headers: &HeaderMap) -> Result<ExtKeyUsages, UsageError> {
     let value = headers.get("ExtKeyUsages").map(|value| value.to_str());
     let value = value.transpose().map_err(|err| UsageError::Malformed(err.to_string()))?;
     ExtKeyUsages::parse(value)
-}
-
-async fn read(body: Body) -> Result<Vec<u8>, (StatusCode, String)> {
-    match tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(read)) => Ok(read.to_bytes().to_vec()),
-        Ok(Err(err)) if err.is::<LengthLimitError>() => {
-            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("request body is longer than {MAX_BODY} bytes")))
-        }
-        Ok(Err(err)) => Err((StatusCode::BAD_REQUEST, format!("request body cannot be read: {err}"))),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time".into())),
-    }
 }

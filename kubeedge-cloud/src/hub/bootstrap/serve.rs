@@ -8,24 +8,27 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
-/// Connections at a time; further ones wait in the backlog of the listener.
-const MAX_CONNECTIONS: usize = 512;
+use super::places::{Entry, Places};
+
+/// Connections at a time.
+pub(super) const MAX_CONNECTIONS: usize = 512;
+/// Connections that wait, with nothing but a socket; further ones are dropped.
+pub(super) const MAX_WAITING: usize = 1024;
 /// For the TLS handshake, and for the head of a request.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For a whole connection: nobody has business here for longer.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// For requests in flight at the end of a connection or of the server.
 const GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed `accept`, which happens when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const MAX_HEADERS: usize = 64;
+pub(super) const MAX_HEADERS: usize = 64;
 const MAX_HEAD: usize = 16 * 1024;
 
 /// The certificates that a peer has shown, end entity first; empty if none. An extension of each request.
@@ -37,28 +40,39 @@ pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
 
 /// Serves `router` on `listener` until `shutdown`, then lets requests in flight end within five seconds.
 ///
-/// At most 512 connections are open at a time, each for at most a minute; a head has at most 16 KiB and 64 fields.
+/// At most 512 connections are served at a time, each for at most a minute; a head has at most 16 KiB and 64 fields. A
+/// TLS handshake and a head take at most ten seconds each. A further 1024 connections wait. Addresses share this evenly:
+/// when all places are taken, connections of an address with many give way to those of one with few.
 ///
 /// # Cancel safety
 /// Dropping the future closes all connections.
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, shutdown: CancellationToken) {
     let acceptor = TlsAcceptor::from(tls);
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS, MAX_WAITING);
     let connections = TaskTracker::new();
     let abort = CancellationToken::new();
     let _abort_on_drop = abort.clone().drop_guard();
     let accept = async {
         loop {
-            // Never closed.
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let connection = connection(stream, acceptor.clone(), router.clone(), shutdown.clone());
-                    let abort = abort.clone();
+                    let entry = places.enter(peer.ip());
+                    if matches!(entry, Entry::Full) {
+                        tracing::debug!(%peer, "connection dropped, too many wait");
+                        continue;
+                    }
+                    let (acceptor, router) = (acceptor.clone(), router.clone());
+                    let (abort, shutdown) = (abort.clone(), shutdown.clone());
                     connections.spawn(async move {
-                        let _slot = slot;
-                        if let Some(Err(err)) = abort.run_until_cancelled(connection).await {
-                            tracing::debug!(%peer, %err, "connection ended");
+                        let waited = timeout(HANDSHAKE, shutdown.run_until_cancelled(entry.place()));
+                        let Ok(Some(Some(place))) = waited.await else { return };
+                        // Boxed, so that those that wait do not take the room of those that are served.
+                        let served = Box::pin(connection(stream, acceptor, router, shutdown));
+                        let served = abort.run_until_cancelled(served);
+                        match place.cut().run_until_cancelled(served).await {
+                            Some(Some(Err(err))) => tracing::debug!(%peer, %err, "connection ended"),
+                            None => tracing::debug!(%peer, "connection cut, others need its place"),
+                            _ => {}
                         }
                     });
                 }

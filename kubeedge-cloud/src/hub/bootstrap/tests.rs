@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used)]
 //! Over real sockets; the recorded requests are those of Go and of curl against Go cloudcore.
 
+mod limits;
+mod tasks;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{
@@ -58,9 +61,13 @@ impl Answer {
 
 impl Port {
     async fn open() -> Self {
+        Self::open_with(|routes| routes).await
+    }
+
+    async fn open_with(change: impl FnOnce(Bootstrap) -> Bootstrap) -> Self {
         let (api, clock) = (FakeApi::new(), TestClock::new());
         let pki = Pki::load_or_create(&api.client(), config(), clock.clone() as SharedClock).await.unwrap();
-        let router = Bootstrap::new(&pki, api.client()).unwrap().router();
+        let router = change(Bootstrap::new(&pki, api.client()).unwrap()).router();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
         let serving = tokio::spawn(serve(listener, pki.https_config().unwrap(), router, shutdown.clone()));
@@ -193,9 +200,9 @@ const DIFFERENT: [(&str, u16, &str); 10] = [
     ("alg HS384", 401, "token validation failure, err: token is unverifiable: signing method is not HS256"),
     ("scheme Basic", 401, "token validation failure, authorization scheme is not Bearer"),
     ("good token without NodeName", 400, "NodeName header is required"),
-    // These belong to the reports of node tasks, which this router does not take.
-    ("POST /nodeupgrade", 404, "404: Page Not Found"),
-    ("POST /task/", 404, "404: Page Not Found"),
+    // Reports of node tasks came without a certificate; see the tests of them.
+    ("POST /nodeupgrade", 401, "a client certificate is required"),
+    ("POST /task/", 401, "a client certificate is required"),
     // As recorded up to here; behind it are the words of Go's JSON parser.
     (
         "JWT of three segments of rubbish",
