@@ -19,8 +19,8 @@ use kubeedge_core::config::overlay;
 pub use self::{
     error::ConfigError,
     keys::{
-        CloudCoreConfig, CloudHubConfig, EmbeddedApiConfig, HttpsConfig, KubeApiConfig, ModuleConfig, ModulesConfig,
-        QuicConfig, WebSocketConfig,
+        AuthorizationConfig, AuthorizationMode, CloudCoreConfig, CloudHubConfig, EmbeddedApiConfig, HttpsConfig,
+        KubeApiConfig, ModuleConfig, ModulesConfig, QuicConfig, WebSocketConfig,
     },
 };
 

@@ -15,6 +15,7 @@ mod orphans;
 mod pods;
 mod queries;
 mod references;
+mod restrict;
 mod uplink;
 
 use std::{fmt, sync::Arc};
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{orphans::Orphans, uplink::EdgeUplinks};
 use crate::{
-    hub::{HubHandle, Uplinks, served_by},
+    hub::{Authorization, HubHandle, Uplinks, served_by},
     object::Kind,
     sync::{DeliveryLog, Facts, Truth},
 };
@@ -45,16 +46,18 @@ pub(crate) struct EdgeController {
 }
 
 impl EdgeController {
-    /// `advertise` is what nodes get as annotation `cloudcore`.
+    /// `advertise` is what nodes get as annotation `cloudcore`; `authorization` tells in whose name their requests are
+    /// carried out.
     pub(crate) fn new(
         client: Client,
         truth: Truth,
         hub: HubHandle,
         log: DeliveryLog,
         advertise: Option<String>,
+        authorization: Authorization,
         clock: SharedClock,
     ) -> Self {
-        let uplinks = EdgeUplinks::new(client.clone(), truth.clone(), hub.clone(), advertise, clock);
+        let uplinks = EdgeUplinks::new(client.clone(), truth.clone(), hub.clone(), advertise, authorization, clock);
         let orphans = Arc::new(Orphans::new(client, truth.clone(), hub, log));
         Self { truth, orphans, uplinks }
     }

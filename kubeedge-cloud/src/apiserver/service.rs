@@ -28,7 +28,8 @@ pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Stopping(pub(crate) CancellationToken);
 
-/// The Kubernetes API as a service: every request is answered, without asking who sent it.
+/// The Kubernetes API as a service: every request is answered, without asking who sent it. As there are no users, headers
+/// that ask for the rights of another one (`Impersonate-User`, `Impersonate-Group`) are not looked at.
 ///
 /// Answers and errors are those of Kubernetes; the service itself never fails and is always ready.
 #[derive(Clone, Debug)]

@@ -67,6 +67,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         handle.clone(),
         log.clone(),
         advertise,
+        builder.authorization,
         clock.clone(),
     ));
     let device = Arc::new(DeviceController::new(client.clone(), truth.clone(), handle.clone(), clock.clone()));
@@ -86,10 +87,13 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     }
 
     let tls = pki.https_config()?;
-    let routes = bootstrap::Bootstrap::new(&pki, client.clone())?.router();
-    intake.spawn("HTTPS of CloudHub", bootstrap::serve(https, tls, routes, intake.token()));
+    let mut routes = bootstrap::Bootstrap::new(&pki, client.clone())?;
+    if let Some(part) = router.part(Destination::Tasks) {
+        routes = routes.tasks(part);
+    }
+    intake.spawn("HTTPS of CloudHub", bootstrap::serve(https, tls, routes.router(), intake.token()));
     let tls = pki.websocket_config()?;
-    let door = hub.open(Uplinks::new(router));
+    let door = hub.open(builder.authorization.guard(Uplinks::new(router), clock.clone()));
     if let Some(listener) = websocket {
         let (part, tls, token) = (door.clone(), tls.clone(), intake.token());
         intake.spawn("WebSocket of CloudHub", async move { part.websocket(listener, tls, token).await });
@@ -132,6 +136,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     }
     let refresher = pki.token_refresher();
     controllers.spawn("token refresher", refresher.run(controllers.token()));
+    controllers.spawn("renewal of the server certificate", pki.server_renewal().run(controllers.token()));
 
     let (part, token) = (ledger, records.token());
     records.spawn("ledger", async move { part.run(token).await });

@@ -17,7 +17,7 @@ use tower::Service;
 use super::{CloudCoreError, CloudCoreHandle, api::ApiSource, assembly};
 use crate::{
     config::CloudCoreConfig,
-    hub::{Destination, FromNode, HubConfig, UplinkRouter},
+    hub::{Authorization, Destination, FromNode, HubConfig, UplinkRouter},
     pki::{PkiConfig, PkiFiles},
 };
 
@@ -45,6 +45,7 @@ pub struct CloudCoreBuilder {
     pub(super) edge_controller: bool,
     pub(super) device_controller: bool,
     pub(super) resync: bool,
+    pub(super) authorization: Authorization,
 }
 
 impl CloudCore {
@@ -82,6 +83,7 @@ impl CloudCore {
         builder.edge_controller = modules.edge_controller.enable;
         builder.device_controller = modules.device_controller.enable;
         builder.resync = modules.sync_controller.enable;
+        builder.authorization = hub.authorization.level();
         builder.websocket = hub
             .websocket
             .enable
@@ -106,6 +108,7 @@ impl CloudCoreBuilder {
             edge_controller: true,
             device_controller: true,
             resync: true,
+            authorization: Authorization::default(),
         }
     }
 
@@ -154,6 +157,12 @@ impl CloudCoreBuilder {
     /// Nodes get their certificates from this listener.
     pub fn https_listener(mut self, listener: TcpListener) -> Self {
         self.https = Endpoint::Listener(listener);
+        self
+    }
+
+    /// What nodes may ask for, beyond what is always checked; default: all.
+    pub fn authorization(mut self, authorization: Authorization) -> Self {
+        self.authorization = authorization;
         self
     }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hub::Authorization;
+
 /// `cloudcore.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -124,6 +126,8 @@ pub struct CloudHubConfig {
     pub quic: QuicConfig,
     /// Where nodes get their certificates.
     pub https: HttpsConfig,
+    /// What nodes may ask for, beyond what is always checked.
+    pub authorization: AuthorizationConfig,
 }
 
 impl Default for CloudHubConfig {
@@ -144,6 +148,45 @@ impl Default for CloudHubConfig {
             websocket: WebSocketConfig::default(),
             quic: QuicConfig::default(),
             https: HttpsConfig::default(),
+            authorization: AuthorizationConfig::default(),
+        }
+    }
+}
+
+/// What nodes may ask for; see [`Authorization`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationConfig {
+    /// Default: false.
+    pub enable: bool,
+    /// Whether denials are only logged. Default: true.
+    pub debug: bool,
+    /// Who decides. There is only one mode.
+    pub modes: Vec<AuthorizationMode>,
+}
+
+/// One that decides what nodes may ask for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizationMode {
+    /// The rules of Kubernetes' node authorizer.
+    pub node: ModuleConfig,
+}
+
+impl Default for AuthorizationConfig {
+    fn default() -> Self {
+        let node = ModuleConfig { enable: true };
+        Self { enable: false, debug: true, modes: vec![AuthorizationMode { node }] }
+    }
+}
+
+impl AuthorizationConfig {
+    /// What that comes to.
+    pub fn level(&self) -> Authorization {
+        match (self.enable, self.debug) {
+            (false, _) => Authorization::Off,
+            (true, true) => Authorization::LogOnly,
+            (true, false) => Authorization::Enforce,
         }
     }
 }

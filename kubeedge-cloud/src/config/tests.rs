@@ -102,3 +102,21 @@ fn sections_left_empty_and_lists_are_as_upstream_has_them() {
     assert_eq!(config.modules.cloud_hub.advertise_address, ["10.0.0.1", "::1"]);
     assert_eq!(parse("# only a comment\n").unwrap().0, CloudCoreConfig::default());
 }
+
+#[test]
+fn authorization_is_read_as_upstream_writes_it() {
+    use crate::hub::Authorization;
+    let level = |text: &str| {
+        let (config, warnings) = parse(&format!("modules: {{cloudHub: {{authorization: {text}}}}}")).unwrap();
+        assert_eq!(warnings, []);
+        config.modules.cloud_hub.authorization.level()
+    };
+    assert_eq!(level("{}"), Authorization::Off);
+    assert_eq!(level("{enable: false, debug: false, modes: []}"), Authorization::Off);
+    assert_eq!(level("{enable: true}"), Authorization::LogOnly);
+    assert_eq!(level("{enable: true, debug: true, modes: [{node: {enable: true}}]}"), Authorization::LogOnly);
+    assert_eq!(level("{enable: true, debug: false, modes: [{node: {enable: true}}]}"), Authorization::Enforce);
+    let text = error("modules: {cloudHub: {authorization: {enable: true, modes: [{node: {}}]}}}");
+    let expected = r#"modules.cloudHub.authorization.modes is [{"node":{"enable":false}}]: one of them must be node with enable: true, as there is no other"#;
+    assert_eq!(text, expected);
+}

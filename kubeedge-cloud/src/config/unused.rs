@@ -24,7 +24,6 @@ const UNUSED: &[&str] = &[
     "kubeAPIConfig.contentType",
     "kubeAPIConfig.qps",
     "leaderelection",
-    "modules.cloudHub.authorization",
     "modules.cloudHub.quic.maxIncomingStreams",
     "modules.cloudHub.unixsocket",
     "modules.cloudStream",

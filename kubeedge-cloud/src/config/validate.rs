@@ -40,6 +40,12 @@ impl CloudCoreConfig {
                 return Err(ConfigError::value(key, &number.into(), "it must be greater than 0"));
             }
         }
+        let authorization = &hub.authorization;
+        if authorization.enable && !authorization.modes.iter().any(|mode| mode.node.enable) {
+            let modes = serde_json::json!(authorization.modes);
+            let why = "one of them must be node with enable: true, as there is no other";
+            return Err(ConfigError::value("modules.cloudHub.authorization.modes", &modes, why));
+        }
         let kube_config = &self.kube_api_config.kube_config;
         if self.embedded_api.enable {
             let path = &self.embedded_api.data_source;

@@ -18,6 +18,19 @@ pub(super) fn forbidden(request: &Request<'_>, why: &str) -> ApiStatus {
     ApiStatus::failure(403, "Forbidden", format!("{path} is forbidden to node {node}: {why}"))
 }
 
+fn gone(request: &Request<'_>) -> ApiStatus {
+    ApiStatus::failure(404, "NotFound", format!("pods \"{}\" not found", request.name))
+}
+
+/// What `get` says of an object that may be missing.
+pub(super) fn found(outcome: Result<Value, ApiStatus>) -> Result<Option<Value>, ApiStatus> {
+    match outcome {
+        Ok(object) => Ok(Some(object)),
+        Err(status) if status.is_not_found() => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
 /// The request has to be about the node itself.
 pub(super) fn own_node(request: &Request<'_>) -> Result<(), ApiStatus> {
     if request.name.as_str() == request.node.as_str() { Ok(()) } else { Err(forbidden(request, "it is another node")) }
@@ -52,15 +65,20 @@ impl Parts {
     ///
     /// Gives the UID of the pod that is bound, for what follows to be about that one: by the time of the write another
     /// pod of that name may be bound to another node.
-    pub(super) async fn own_pod(&self, request: &Request<'_>) -> Result<Uid, ApiStatus> {
+    ///
+    /// A pod that is gone is only told to be so if the request names a UID, `told`, that is not that of the pod there: then
+    /// the answer is the same whether there is another pod of that name or none.
+    pub(super) async fn own_pod(&self, request: &Request<'_>, told: Option<&str>) -> Result<Uid, ApiStatus> {
         let path = ObjectPath { kind: ResourceType::Pod, ..request.path.clone() };
         if let Some(uid) = self.watched_pod(request.node, &path) {
             return Ok(uid);
         }
-        let pod = self.calls.get(request.place(&Kind::POD)).await?;
-        match pod["metadata"]["uid"].as_str().map(Uid::new) {
+        let pod = found(self.calls.get(request.place(&Kind::POD)).await)?.unwrap_or_default();
+        let uid = pod["metadata"]["uid"].as_str();
+        match uid.map(Uid::new) {
             Some(Ok(uid)) if is_bound_to(&pod, request.node) => Ok(uid),
-            _ => Err(forbidden(request, "the pod is not bound to the node")),
+            _ if told.is_some_and(|told| uid != Some(told)) => Err(gone(request)),
+            _ => Err(forbidden(request, "no such pod is bound to the node")),
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use x509_parser::{certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer as _};
 
 use super::{
-    authorize::forbidden,
+    authorize::{forbidden, found},
     uplink::{Done, Outcome, Parts, Request},
 };
 use crate::{object::Kind, pki::node_of_subject};
@@ -17,13 +17,14 @@ impl Parts {
     pub(super) async fn create_signing_request(&self, request: &Request<'_>) -> Outcome {
         let body = request.object(&Kind::SIGNING_REQUEST)?;
         check(request, &body)?;
-        self.calls.create(&Kind::SIGNING_REQUEST, None, &body).await.map(|made| Done::object(&made))
+        self.calls_of(request.node).create(&Kind::SIGNING_REQUEST, None, &body).await.map(|made| Done::object(&made))
     }
 
     pub(super) async fn query_signing_request(&self, request: &Request<'_>) -> Outcome {
-        let found = self.calls.get(request.place(&Kind::SIGNING_REQUEST)).await?;
-        check(request, &found)?;
-        Ok(Done::object(&found))
+        let stored = found(self.calls.get(request.place(&Kind::SIGNING_REQUEST)).await)?.unwrap_or_default();
+        // The same answer for one that is not there.
+        check(request, &stored).map_err(|_| forbidden(request, "the node has made no such request"))?;
+        Ok(Done::object(&stored))
     }
 }
 

@@ -10,8 +10,7 @@ use kubeedge_core::{
 use serde_json::{Value, json};
 
 use super::{
-    authorize::{is_bound_to, own_node},
-    nodes::found,
+    authorize::{found, is_bound_to, own_node},
     uplink::{Done, Outcome, Parts, Request},
 };
 use crate::{hub::Downlink, object::Kind};
@@ -40,13 +39,13 @@ impl Parts {
             status["daemonEndpoints"] = node["status"]["daemonEndpoints"].clone();
         }
         node["status"] = status;
-        let written = self.calls.replace_status(request.place(&Kind::NODE), &node).await?;
+        let written = self.calls_of(request.node).replace_status(request.place(&Kind::NODE), &node).await?;
         let resources = body["ExtendResources"].as_object();
         let annotations: serde_json::Map<String, Value> =
             resources.into_iter().flatten().map(|(name, list)| (name.clone(), list.to_string().into())).collect();
         if !annotations.is_empty() {
             let patch = json!({ "metadata": { "annotations": annotations } });
-            self.calls.merge(request.place(&Kind::NODE), &patch).await?;
+            self.calls_of(request.node).merge(request.place(&Kind::NODE), &patch).await?;
         }
         Ok(Done::at(&written))
     }
@@ -71,14 +70,14 @@ impl Parts {
         if started.is_string() {
             pod["status"]["startTime"] = started;
         }
-        let written = self.calls.replace_status(request.place(&Kind::POD), &pod).await?;
+        let written = self.calls_of(request.node).replace_status(request.place(&Kind::POD), &pod).await?;
         let ended = matches!(written["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
         if ended && written["metadata"]["deletionTimestamp"].is_string() {
             let options = json!({
                 "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
                 "preconditions": { "uid": body["UID"] },
             });
-            found(self.calls.delete(request.place(&Kind::POD), &options).await)?;
+            found(self.calls_of(request.node).delete(request.place(&Kind::POD), &options).await)?;
         }
         Ok(Done::ok())
     }

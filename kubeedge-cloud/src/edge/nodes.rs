@@ -5,10 +5,11 @@ use kubeedge_core::{
     names::NodeName,
     resource::{ObjectPath, ResourceType},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
-    authorize::{own_lease, own_node},
+    authorize::{forbidden, found, own_lease, own_node},
+    restrict::{forbidden_label, take_roles},
     uplink::{Done, EdgeUplinks, Outcome, Parts, Request},
 };
 use crate::{
@@ -21,19 +22,22 @@ const CLOUDCORE: &str = "cloudcore";
 const ATTEMPTS: u32 = 3;
 
 impl Parts {
-    /// Creates the node with all its labels. Upstream strips those of Kubernetes and adds them in a second write, as its
-    /// calls may be made in the name of the node; ours never are.
+    /// Creates the node with all its labels. In the node's own name, those of Kubernetes that `NodeRestriction` refuses have
+    /// to be written after that in the name of the cloud, as upstream always does.
     pub(super) async fn create_node(&self, request: &Request<'_>) -> Outcome {
         own_node(request)?;
         let mut node = request.object(&Kind::NODE)?;
+        self.check_new_node(request, &node).await?;
         if let Some(advertise) = &self.advertise {
             if !node["metadata"]["annotations"].is_object() {
                 node["metadata"]["annotations"] = json!({});
             }
             node["metadata"]["annotations"][CLOUDCORE] = advertise.as_str().into();
         }
-        match self.calls.create(&Kind::NODE, None, &node).await {
-            Ok(created) => Ok(Done::object(&created)),
+        let roles = if self.impersonates() { take_roles(&mut node["metadata"]["labels"]) } else { Map::new() };
+        match self.calls_of(request.node).create(&Kind::NODE, None, &node).await {
+            Ok(created) if roles.is_empty() => Ok(Done::object(&created)),
+            Ok(_) => self.label(request, roles).await.map(|labelled| Done::object(&labelled)),
             Err(status) => {
                 if status.is_already_exists() {
                     self.start_over(request.node).await;
@@ -41,6 +45,23 @@ impl Parts {
                 Err(status)
             }
         }
+    }
+
+    /// A node that is there already is none to create, whatever it says: it must learn that, to go on.
+    async fn check_new_node(&self, request: &Request<'_>, node: &Value) -> Result<(), ApiStatus> {
+        let label = forbidden_label(&Value::Null, node);
+        let owned = node["metadata"]["ownerReferences"].as_array().is_some_and(|owners| !owners.is_empty());
+        if label.is_none() && !owned || found(self.calls.get(request.place(&Kind::NODE)).await)?.is_some() {
+            return Ok(());
+        }
+        match label {
+            Some(label) => Err(forbidden(request, &format!("a node may not set label {label}"))),
+            None => Err(forbidden(request, "a node may not name its owners")),
+        }
+    }
+
+    async fn label(&self, request: &Request<'_>, labels: Map<String, Value>) -> Result<Value, ApiStatus> {
+        self.calls.merge(request.place(&Kind::NODE), &json!({ "metadata": { "labels": labels } })).await
     }
 
     /// Sends a node all that it should have, whatever it has acknowledged once. An edge that registers although its node
@@ -60,41 +81,69 @@ impl Parts {
 
     pub(super) async fn query_node(&self, request: &Request<'_>) -> Outcome {
         own_node(request)?;
-        self.calls.get(request.place(&Kind::NODE)).await.map(|node| Done::object_at(&node))
+        self.calls_of(request.node).get(request.place(&Kind::NODE)).await.map(|node| Done::object_at(&node))
     }
 
-    /// Takes over labels and annotations only.
+    /// Takes over labels and annotations only. Labels that are not the node's to set must be as they are.
     pub(super) async fn update_node(&self, request: &Request<'_>) -> Outcome {
         own_node(request)?;
         let body = request.body()?;
+        let stored = self.calls.get(request.place(&Kind::NODE)).await?;
+        if let Some(label) = forbidden_label(&stored, &body) {
+            return Err(forbidden(request, &format!("a node may not set label {label}")));
+        }
         let metadata = &body["metadata"];
-        let patch = json!({ "metadata": { "labels": metadata["labels"], "annotations": metadata["annotations"] } });
+        let mut labels = metadata["labels"].clone();
+        // What the node does not change, it does not write.
+        if let Some(labels) = labels.as_object_mut() {
+            labels.retain(|label, value| stored["metadata"]["labels"][label.as_str()] != *value);
+        }
+        let roles = if self.impersonates() { take_roles(&mut labels) } else { Map::new() };
+        let patch = json!({ "metadata": { "labels": labels, "annotations": metadata["annotations"] } });
         // A key that is null would be removed.
         let patch = without_nulls(patch);
-        self.calls.merge(request.place(&Kind::NODE), &patch).await.map(|node| Done::at(&node))
+        let written = self.calls_of(request.node).merge(request.place(&Kind::NODE), &patch).await?;
+        if roles.is_empty() {
+            return Ok(Done::at(&written));
+        }
+        self.label(request, roles).await.map(|labelled| Done::at(&labelled))
     }
 
+    /// Patches the status of the node and its annotations. Labels, taints and owners are not part of the status, though the
+    /// API would take labels here.
     pub(super) async fn patch_node(&self, request: &Request<'_>) -> Outcome {
         own_node(request)?;
-        let patch = request.body()?;
-        self.calls.strategic_status(request.place(&Kind::NODE), &patch).await.map(|node| Done::object_at(&node))
+        let mut patch = request.body()?;
+        if let Some(members) = patch.as_object_mut() {
+            members.retain(|member, _| matches!(member.as_str(), "status" | "metadata"));
+        }
+        if let Some(metadata) = patch["metadata"].as_object_mut() {
+            metadata.retain(|member, _| member == "annotations");
+        } else if let Some(members) = patch.as_object_mut() {
+            members.remove("metadata");
+        }
+        let calls = self.calls_of(request.node);
+        calls.strategic_status(request.place(&Kind::NODE), &patch).await.map(|node| Done::object_at(&node))
     }
 
     pub(super) async fn create_lease(&self, request: &Request<'_>) -> Outcome {
         own_lease(request)?;
         let lease = request.object(&Kind::LEASE)?;
-        self.calls.create(&Kind::LEASE, request.namespace(), &lease).await.map(|lease| Done::object(&lease))
+        self.calls_of(request.node)
+            .create(&Kind::LEASE, request.namespace(), &lease)
+            .await
+            .map(|lease| Done::object(&lease))
     }
 
     pub(super) async fn update_lease(&self, request: &Request<'_>) -> Outcome {
         own_lease(request)?;
         let lease = request.object(&Kind::LEASE)?;
-        self.calls.replace(request.place(&Kind::LEASE), &lease).await.map(|lease| Done::object(&lease))
+        self.calls_of(request.node).replace(request.place(&Kind::LEASE), &lease).await.map(|lease| Done::object(&lease))
     }
 
     pub(super) async fn query_lease(&self, request: &Request<'_>) -> Outcome {
         own_lease(request)?;
-        self.calls.get(request.place(&Kind::LEASE)).await.map(|lease| Done::object(&lease))
+        self.calls_of(request.node).get(request.place(&Kind::LEASE)).await.map(|lease| Done::object(&lease))
     }
 }
 
@@ -134,14 +183,5 @@ impl EdgeUplinks {
             }
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
-    }
-}
-
-/// Only for the status of old edges: what `get` says of a node that may be missing.
-pub(super) fn found(outcome: Result<Value, ApiStatus>) -> Result<Option<Value>, ApiStatus> {
-    match outcome {
-        Ok(object) => Ok(Some(object)),
-        Err(status) if status.is_not_found() => Ok(None),
-        Err(status) => Err(status),
     }
 }

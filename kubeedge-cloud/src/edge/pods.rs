@@ -14,7 +14,7 @@ impl Parts {
     /// Patches the status of a pod, and nothing else: the UID in the patch makes it fail for another pod of that name.
     pub(super) async fn patch_pod(&self, request: &Request<'_>) -> Outcome {
         let mut patch = request.body()?;
-        let uid = self.own_pod(request).await?;
+        let uid = self.own_pod(request, patch["metadata"]["uid"].as_str()).await?;
         if patch["metadata"]["uid"].as_str().is_some_and(|told| told != uid.as_str()) {
             let why = format!("{} has another UID than the status is about", request.path);
             return Err(ApiStatus::failure(409, "Conflict", why));
@@ -23,7 +23,8 @@ impl Parts {
             members.retain(|member, _| member == "status");
             members.insert("metadata".into(), json!({ "uid": uid.as_str() }));
         }
-        self.calls.strategic_status(request.place(&Kind::POD), &patch).await.map(|pod| Done::object_at(&pod))
+        let calls = self.calls_of(request.node);
+        calls.strategic_status(request.place(&Kind::POD), &patch).await.map(|pod| Done::object_at(&pod))
     }
 
     /// Makes a pod known that runs from a file of the node. It may refer to nothing: what pods of a node refer to is sent to
@@ -39,14 +40,15 @@ impl Parts {
         if let Some(reference) = pod_facts(&pod).references.first() {
             return Err(forbidden(request, &format!("a mirror pod may not refer to {reference}")));
         }
-        self.calls.create(&Kind::POD, request.namespace(), &pod).await.map(|pod| Done::object_at(&pod))
+        let calls = self.calls_of(request.node);
+        calls.create(&Kind::POD, request.namespace(), &pod).await.map(|pod| Done::object_at(&pod))
     }
 
-    /// Deletes a pod under the options of the edge, which name the UID. A pod that is gone, or another one by now, is
-    /// deleted as far as the edge is concerned.
+    /// Deletes a pod under the options of the edge. A pod that is gone, or another one by now, is deleted as far as the edge
+    /// is concerned, if it names the UID of the pod that it means, as edges do.
     pub(super) async fn delete_pod(&self, request: &Request<'_>) -> Outcome {
         let mut options = delete_options(request)?;
-        let uid = match self.own_pod(request).await {
+        let uid = match self.own_pod(request, options["preconditions"]["uid"].as_str()).await {
             Ok(uid) => uid,
             Err(status) if status.is_not_found() => return Ok(Done::ok()),
             Err(status) => return Err(status),
@@ -55,7 +57,7 @@ impl Parts {
             return Ok(Done::ok());
         }
         options["preconditions"] = json!({ "uid": uid.as_str() });
-        match self.calls.delete(request.place(&Kind::POD), &options).await {
+        match self.calls_of(request.node).delete(request.place(&Kind::POD), &options).await {
             Ok(_) => Ok(Done::ok()),
             Err(status) if status.is_not_found() || is_another(&status) => Ok(Done::ok()),
             Err(status) => Err(status),

@@ -9,8 +9,8 @@ use kubeedge_core::{
 use serde_json::Value;
 
 use super::{
-    authorize::forbidden,
-    uplink::{Done, Outcome, Parts, Request},
+    authorize::{forbidden, found},
+    uplink::{Done, Outcome, PATIENCE, Parts, Request},
 };
 use crate::object::Kind;
 
@@ -22,35 +22,38 @@ impl Parts {
         if let Some(object) = held {
             return Ok(Done::content_at(object.content.clone(), object.version));
         }
-        self.calls.get(request.place(kind)).await.map(|object| Done::object_at(&object))
+        self.calls_of(request.node).get(request.place(kind)).await.map(|object| Done::object_at(&object))
     }
 
     pub(super) async fn query_claim(&self, request: &Request<'_>) -> Outcome {
         self.referenced(request).await?;
-        self.calls.get(request.place(&Kind::VOLUME_CLAIM)).await.map(|claim| Done::object_at(&claim))
+        let calls = self.calls_of(request.node);
+        calls.get(request.place(&Kind::VOLUME_CLAIM)).await.map(|claim| Done::object_at(&claim))
     }
 
-    /// A volume that is claimed by one of its pods.
+    /// A volume that is claimed by one of its pods. Of any other the node does not learn whether it is there.
     pub(super) async fn query_volume(&self, request: &Request<'_>) -> Outcome {
-        let volume = self.calls.get(request.place(&Kind::VOLUME)).await?;
+        let volume = found(self.calls.get(request.place(&Kind::VOLUME)).await)?.unwrap_or_default();
         let claim = &volume["spec"]["claimRef"];
         let claim = claim["namespace"].as_str().zip(claim["name"].as_str()).and_then(|(namespace, name)| {
             ObjectPath::namespaced(namespace, ResourceType::PersistentVolumeClaim, name).ok()
         });
-        match claim {
-            Some(claim) => self.node_needs(request, &claim).await?,
-            None => return Err(forbidden(request, "no pod of the node claims it")),
+        self.truth.ready(&[ResourceType::Node, ResourceType::Pod], PATIENCE).await?;
+        if claim.is_some_and(|claim| self.truth.placement().needs(request.node, &claim)) {
+            Ok(Done::object_at(&volume))
+        } else {
+            Err(forbidden(request, "no pod of the node claims it"))
         }
-        Ok(Done::object_at(&volume))
     }
 
     /// An attachment to the node. The namespace that Go edges write has no meaning.
     pub(super) async fn query_attachment(&self, request: &Request<'_>) -> Outcome {
-        let attachment = self.calls.get(request.place(&Kind::VOLUME_ATTACHMENT)).await?;
-        if attachment["spec"]["nodeName"].as_str() != Some(request.node.as_str()) {
-            return Err(forbidden(request, "it is attached elsewhere"));
+        let attachment = found(self.calls.get(request.place(&Kind::VOLUME_ATTACHMENT)).await)?.unwrap_or_default();
+        if attachment["spec"]["nodeName"].as_str() == Some(request.node.as_str()) {
+            Ok(Done::object_at(&attachment))
+        } else {
+            Err(forbidden(request, "nothing of that name is attached to the node"))
         }
-        Ok(Done::object_at(&attachment))
     }
 
     /// A token of a service account, for one of the pods of the node that run under it, and bound to that pod.
@@ -66,7 +69,8 @@ impl Parts {
         }
         body["apiVersion"] = "authentication.k8s.io/v1".into();
         body["kind"] = "TokenRequest".into();
-        let token = self.calls.create_sub(request.place(&Kind::SERVICE_ACCOUNT), "token", &body).await?;
+        let token =
+            self.calls_of(request.node).create_sub(request.place(&Kind::SERVICE_ACCOUNT), "token", &body).await?;
         Ok(Done::object(&token))
     }
 
@@ -83,16 +87,16 @@ impl Parts {
             // The event in the API has to be one of the node as well: the one in the message is only a claim.
             let stored = self.calls.get(place).await?;
             check_reporter(request, &stored)?;
-            return self.calls.strategic(place, &patch).await.map(drop);
+            return self.calls_of(request.node).strategic(place, &patch).await.map(drop);
         }
         let event = request.object(&Kind::EVENT)?;
         check_reporter(request, &event)?;
         if *operation == Operation::Insert {
-            return self.calls.create(&Kind::EVENT, request.namespace(), &event).await.map(drop);
+            return self.calls_of(request.node).create(&Kind::EVENT, request.namespace(), &event).await.map(drop);
         }
         let stored = self.calls.get(place).await?;
         check_reporter(request, &stored)?;
-        self.calls.replace(place, &event).await.map(drop)
+        self.calls_of(request.node).replace(place, &event).await.map(drop)
     }
 }
 

@@ -13,7 +13,7 @@ use kubeedge_core::{
 use serde_json::Value;
 
 use crate::{
-    hub::{FromNode, HubHandle},
+    hub::{Authorization, FromNode, HubHandle},
     object::{ApiCalls, Kind},
     sync::Truth,
 };
@@ -26,7 +26,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct EdgeUplinks(pub(super) Arc<Parts>);
 
 pub(super) struct Parts {
+    /// In the name of the cloud.
     pub(super) calls: ApiCalls,
+    pub(super) authorization: Authorization,
     pub(super) truth: Truth,
     pub(super) hub: HubHandle,
     pub(super) advertise: Option<String>,
@@ -124,9 +126,11 @@ impl EdgeUplinks {
         truth: Truth,
         hub: HubHandle,
         advertise: Option<String>,
+        authorization: Authorization,
         clock: SharedClock,
     ) -> Self {
-        Self(Arc::new(Parts { calls: ApiCalls::new(client), truth, hub, advertise, clock }))
+        let calls = ApiCalls::new(client);
+        Self(Arc::new(Parts { calls, authorization, truth, hub, advertise, clock }))
     }
 
     pub(super) async fn handle(self, from: FromNode) -> Option<Message> {
@@ -196,6 +200,16 @@ impl Parts {
                 return None;
             }
         })
+    }
+
+    /// Whether nodes' requests are carried out in their name.
+    pub(super) fn impersonates(&self) -> bool {
+        self.authorization == Authorization::Enforce
+    }
+
+    /// Calls that carry out what `node` asks for. What is only looked up to judge the request is the cloud's own business.
+    pub(super) fn calls_of(&self, node: &NodeName) -> ApiCalls {
+        if self.impersonates() { self.calls.as_node(node) } else { self.calls.clone() }
     }
 
     /// A lease without a name, for instance, which a Go edge once updated for ever while upstream kept silent.

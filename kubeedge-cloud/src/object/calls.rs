@@ -14,14 +14,27 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Calls on behalf of nodes: bodies are JSON as it came, and every failure is a status that an edge understands.
 #[derive(Clone)]
-pub(crate) struct ApiCalls(Client);
+pub(crate) struct ApiCalls {
+    client: Client,
+    /// In whose name, if not in that of the cloud.
+    node: Option<NodeName>,
+}
+
+/// As who a call is made, if not as the one whom the client authenticates.
+const IMPERSONATE_USER: &str = "impersonate-user";
+const IMPERSONATE_GROUP: &str = "impersonate-group";
 
 /// An object of the API: `(kind, namespace, name)`.
 type Place<'a> = (&'a Kind, Option<&'a str>, &'a str);
 
 impl ApiCalls {
     pub(crate) fn new(client: Client) -> Self {
-        Self(client)
+        Self { client, node: None }
+    }
+
+    /// The same calls in the name of `node`, as the API server knows it: user `system:node:<node>`, group `system:nodes`.
+    pub(crate) fn as_node(&self, node: &NodeName) -> Self {
+        Self { client: self.client.clone(), node: Some(node.clone()) }
     }
 
     pub(crate) async fn get(&self, place: Place<'_>) -> Result<Value, ApiStatus> {
@@ -71,9 +84,13 @@ impl ApiCalls {
         if let Some((media_type, _)) = body {
             request = request.header(header::CONTENT_TYPE, media_type);
         }
+        if let Some(node) = &self.node {
+            let user = format!("system:node:{node}");
+            request = request.header(IMPERSONATE_USER, user).header(IMPERSONATE_GROUP, "system:nodes");
+        }
         let body = body.map(|(_, value)| value.to_string().into_bytes()).unwrap_or_default();
         let request = request.body(body).map_err(|err| bad_request(format!("{path} is no path: {err}")))?;
-        match tokio::time::timeout(PATIENCE, self.0.request::<Value>(request)).await {
+        match tokio::time::timeout(PATIENCE, self.client.request::<Value>(request)).await {
             Ok(answer) => answer.map_err(|err| status_of(&err)),
             Err(_) => Err(ApiStatus::failure(504, "Timeout", "no answer from the Kubernetes API in time")),
         }

@@ -1,6 +1,7 @@
 //! The cloud over real sockets, with the embedded API behind it and an edge of a few lines in front of it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod authorization;
 mod configuration;
 mod devices;
 mod golden;

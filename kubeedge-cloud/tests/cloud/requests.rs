@@ -30,6 +30,12 @@ async fn a_node_touches_only_what_is_its_own() {
     let options = json!({ "gracePeriodSeconds": 0 });
     for (operation, resource, content) in [
         ("insert", "null/node/edge-3", json!({ "metadata": { "name": "edge-3" } })),
+        // Of what is not the node's it does not learn whether it is there.
+        ("patch", "default/podpatch/absent", json!(patch)),
+        ("delete", "default/pod/absent", options.clone()),
+        ("query", "null/persistentvolume/absent", Value::Null),
+        ("query", "default/volumeattachment/absent", Value::Null),
+        ("query", "default/certificatesigningrequest/absent", Value::Null),
         ("query", "null/node/edge-2", Value::Null),
         ("update", "null/node/edge-2", json!({ "metadata": { "labels": { "a": "b" } } })),
         ("patch", "null/nodepatch/edge-2", json!(patch)),
@@ -80,17 +86,26 @@ async fn what_is_wrong_is_answered_with_a_status() {
     assert_eq!(reason(&answer), "BadRequest");
     let answer = edge.ask("query", "default/configmap/missing", Value::Null).await;
     assert_eq!((reason(&answer), answer["content"]["ErrStatus"]["code"].as_u64()), ("NotFound", Some(404)));
-    let answer = edge.ask("patch", "default/podpatch/gone", json!("{}")).await;
-    assert_eq!(reason(&answer), "NotFound");
+    // Told of a pod that is gone, not of whether there is another one of that name.
+    create(&site.pods(), pod("theirs", "edge-2", &[])).await;
+    let patch = json!(json!({ "metadata": { "uid": "gone" }, "status": {} }).to_string());
+    for name in ["gone", "theirs"] {
+        let answer = edge.ask("patch", &format!("default/podpatch/{name}"), patch.clone()).await;
+        assert_eq!(answer["content"]["Err"]["ErrStatus"]["message"], format!("pods \"{name}\" not found"));
+        assert_eq!(reason(&answer), "NotFound");
+    }
     let answer = edge.ask("patch", "default/podpatch/web", json!("no patch")).await;
     assert_eq!(reason(&answer), "BadRequest");
-    // For the edge a pod that is gone is deleted.
-    let answer = edge.ask("delete", "default/pod/gone", json!({ "gracePeriodSeconds": 0 })).await;
-    assert_eq!(answer["content"], "OK");
-    // Another one by now.
+    // For the edge a pod that is gone is deleted, and one that is another one by now.
     let options = json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": "another-uid" } });
-    let answer = edge.ask("delete", "default/pod/web", options).await;
-    assert_eq!(answer["content"], "OK");
+    for name in ["gone", "web", "theirs"] {
+        let answer = edge.ask("delete", &format!("default/pod/{name}"), options.clone()).await;
+        assert_eq!(answer["content"], "OK", "{name}");
+    }
+    let theirs = site.pods().get("theirs").await.unwrap().metadata.uid.unwrap();
+    let options = json!({ "gracePeriodSeconds": 0, "preconditions": { "uid": theirs } });
+    let answer = edge.ask("delete", "default/pod/theirs", options).await;
+    assert_eq!(reason(&answer), "Forbidden");
     assert!(site.pods().get_opt("web").await.unwrap().is_some());
     let uid = site.pods().get("web").await.unwrap().metadata.uid.unwrap();
     let answer = edge
@@ -275,5 +290,58 @@ async fn a_status_that_is_none_harms_nobody() {
     let pod = site.pods().get("web").await.unwrap();
     assert_eq!(pod.data["status"]["startTime"], started["startTime"]);
     assert_eq!(pod.data["status"]["phase"], "Running");
+    cloud.shutdown(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_does_not_write_what_node_restriction_keeps_from_it() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    let tier = "node-restriction.kubernetes.io/tier";
+    let control = "node-role.kubernetes.io/control-plane";
+    let node = |labels: Value| json!({ "metadata": { "labels": labels } });
+    for label in [tier, control, "kubernetes.io/other"] {
+        let answer = edge.ask("insert", "null/node/edge-1", node(json!({ label: "" }))).await;
+        assert_eq!(reason(&answer), "Forbidden", "{label}");
+        assert_eq!(
+            answer["content"]["Err"]["ErrStatus"]["message"],
+            format!("null/node/edge-1 is forbidden to node edge-1: a node may not set label {label}")
+        );
+    }
+    let owned = json!({ "metadata": { "ownerReferences": [{ "kind": "Pod", "name": "x", "uid": "u" }] } });
+    assert_eq!(reason(&edge.ask("insert", "null/node/edge-1", owned).await), "Forbidden");
+    assert!(site.nodes().get_opt("edge-1").await.unwrap().is_none());
+
+    let labels = json!({ "kubernetes.io/hostname": "edge-1", "node-role.kubernetes.io/edge": "", "zone": "a" });
+    let answer = edge.ask("insert", "null/node/edge-1", node(labels.clone())).await;
+    assert_eq!(answer["content"]["Err"], Value::Null);
+    // The administrator's labels come back as they are.
+    let patch = json!({ "metadata": { "labels": { tier: "gold" } } });
+    let merge = kube::api::Patch::Merge(&patch);
+    site.nodes().patch("edge-1", &kube::api::PatchParams::default(), &merge).await.unwrap();
+    let mut whole = labels;
+    whole[tier] = "gold".into();
+    whole["zone"] = "b".into();
+    assert_eq!(edge.ask("update", "null/node/edge-1", node(whole.clone())).await["content"], "OK");
+    whole[tier] = "iron".into();
+    let answer = edge.ask("update", "null/node/edge-1", node(whole.clone())).await;
+    assert_eq!(reason(&answer), "Forbidden");
+    // A node that is there is told so, whatever it says of itself.
+    assert_eq!(reason(&edge.ask("insert", "null/node/edge-1", node(whole.clone())).await), "AlreadyExists");
+
+    let patch = json!({
+        "metadata": { "labels": whole, "annotations": { "note": "x" }, "ownerReferences": [] },
+        "spec": { "taints": [{ "key": "k", "effect": "NoSchedule" }], "unschedulable": true },
+        "status": { "phase": "Running" },
+        "$patch": "replace",
+    });
+    let answer = edge.ask("patch", "null/nodepatch/edge-1", json!(patch.to_string())).await;
+    assert_eq!(answer["content"]["Err"], Value::Null);
+    let node = site.nodes().get("edge-1").await.unwrap();
+    assert_eq!((&node.data["status"]["phase"], &node.data["spec"]["taints"]), (&json!("Running"), &Value::Null));
+    assert_eq!(node.metadata.annotations.unwrap()["note"], "x");
+    let labels = node.metadata.labels.unwrap();
+    assert_eq!((labels[tier].as_str(), labels["zone"].as_str()), ("gold", "b"));
     cloud.shutdown(SOON).await;
 }
