@@ -47,7 +47,7 @@ mod tls;
 mod token;
 
 #[cfg(test)]
-mod fake_cloud;
+pub(crate) mod fake_cloud;
 #[cfg(test)]
 mod tests;
 

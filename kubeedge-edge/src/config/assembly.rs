@@ -14,14 +14,17 @@ use kubeedge_core::{
     session::{Keepalive, SessionConfig},
     transport::TransportHandle,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{ConfigError, certificates, keys::EdgeCoreConfig, pair::PairBus, units, validate};
 use crate::{
     bus::{Credentials, InvalidMqttOptions, MqttBus, MqttOptions},
     edged::{EdgedConfig, ProcessRuntime, RuntimeError},
-    hub::{RateLimit, WebSocket},
+    hub::{HubConfig, RateLimit, WebSocket},
     meta::{SqliteError, SqliteStore},
     node::{EdgeNode, EdgeNodeHandle, SpawnError, Stopped, Unfinished},
     pki::{CertificateConfig, CertificateError, CertificateFiles, EdgeCertificates, Identity},
@@ -141,7 +144,9 @@ impl EdgeCore {
         let mut helpers = JoinSet::new();
 
         let (identity, watched) = watch::channel(None);
-        helpers.spawn(certificates::keep(certificates, hub.rotate_certificates, identity, stop.clone()));
+        let redial = Arc::new(Notify::new());
+        let rotate = hub.rotate_certificates;
+        helpers.spawn(certificates::keep(certificates, rotate, identity, redial.clone(), stop.clone()));
         let transport = self.transport(watched);
 
         let path = self.config.database.data_source.clone();
@@ -157,7 +162,7 @@ impl EdgeCore {
             .transport(transport)
             .meta_store(MetaHandle::of(store.clone()))
             .clock(self.clock.clone())
-            .hub(self.hub_config());
+            .hub(self.hub_config(redial));
         let mut mqtt = None;
         if self.config.modules.event_bus.enable {
             let bus = self.bus(&mut helpers, &stop).await?;
@@ -206,7 +211,7 @@ impl EdgeCore {
         TransportHandle::of(websocket.handshake_timeout(seconds(hub.websocket.handshake_timeout)))
     }
 
-    fn hub_config(&self) -> impl FnOnce(crate::hub::HubConfig) -> crate::hub::HubConfig + Send + 'static {
+    fn hub_config(&self, redial: Arc<Notify>) -> impl FnOnce(HubConfig) -> HubConfig + Send + 'static {
         let modules = &self.config.modules;
         let hub = &modules.edge_hub;
         let session = SessionConfig::edge()
@@ -216,7 +221,7 @@ impl EdgeCore {
             (hub.message_qps > 0).then(|| RateLimit { per_second: hub.message_qps, burst: hub.message_burst.max(1) });
         let write_deadline = if hub.quic.enable { hub.quic.write_deadline } else { hub.websocket.write_deadline };
         let write_timeout = seconds(write_deadline);
-        move |config| config.session(session).rate(rate).write_timeout(write_timeout)
+        move |config| config.session(session).rate(rate).write_timeout(write_timeout).redial(redial)
     }
 
     fn edged_config(&self) -> EdgedConfig {

@@ -88,7 +88,7 @@ section! {
         tls_private_key_file: String = "/etc/kubeedge/certs/server.key", "tlsPrivateKeyFile";
         /// HTTPS port of the cloud.
         http_server: String = "https://127.0.0.1:10002", "httpServer";
-        /// Join token.
+        /// Join token. It stays in the file: upstream blanks it after joining, and damages other keys while it does so.
         token: String = "", "token";
         /// Whether the certificate is renewed in time.
         rotate_certificates: bool = true, "rotateCertificates";

@@ -1,6 +1,7 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kubeedge_core::{session::SessionConfig, transport::CloudEndpoint};
+use tokio::sync::Notify;
 
 /// How many messages of our own may be sent; answers to the cloud and keepalives do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub struct HubConfig {
     pub(super) close_timeout: Duration,
     pub(super) calls: usize,
     pub(super) inbox: usize,
+    pub(super) redial: Option<Arc<Notify>>,
 }
 
 impl HubConfig {
@@ -40,6 +42,7 @@ impl HubConfig {
             close_timeout: Duration::from_secs(2),
             calls: 256,
             inbox: 16,
+            redial: None,
         }
     }
 
@@ -54,6 +57,14 @@ impl HubConfig {
     /// accepts connections, or loses each of them soon, is not healthy.
     pub fn reconnect(mut self, first: Duration, longest: Duration) -> Self {
         (self.first_pause, self.longest_pause) = (first, longest);
+        self
+    }
+
+    /// Makes the link anew when `signal` is notified, for a renewed certificate for instance. What is being stored and
+    /// written is finished first, within the close timeout; then the link is closed and the cloud dialed at once. Calls that
+    /// still wait for an answer fail with `Disconnected`, as they do when a link is lost. Default: never.
+    pub fn redial(mut self, signal: Arc<Notify>) -> Self {
+        self.redial = Some(signal);
         self
     }
 

@@ -1,6 +1,6 @@
 use std::{convert::Infallible, fmt, time::Duration};
 
-use futures_util::SinkExt as _;
+use futures_util::{FutureExt as _, SinkExt as _};
 use kubeedge_core::{
     names::SharedClock,
     service::Causes,
@@ -73,9 +73,12 @@ impl HubDriver {
                     session += 1;
                     complaint.clear();
                     let begin = Instant::now();
-                    let heard = self.serve(link, session, &shutdown).await;
-                    if heard && begin.elapsed() >= self.config.longest_pause {
+                    let served = self.serve(link, session, &shutdown).await;
+                    if served.heard && begin.elapsed() >= self.config.longest_pause {
                         backoff.reset();
+                    }
+                    if served.redial {
+                        continue;
                     }
                 }
                 Err(error) => {
@@ -102,18 +105,36 @@ impl HubDriver {
     }
 
     async fn dial(&mut self) -> Result<Box<dyn Link>, LinkError> {
+        if let Some(signal) = &self.config.redial {
+            // A signal of before this dial is answered by it.
+            let _heard = signal.notified().now_or_never();
+        }
         tokio::select! {
             dialed = self.transport.dial(self.config.endpoint.clone()) => dialed,
             never = refuse_all(&mut self.calls) => match never {},
         }
     }
 
-    /// Serves a link to its end. Tells whether the cloud has sent anything.
-    async fn serve(&mut self, link: Box<dyn Link>, session: u64, shutdown: &CancellationToken) -> bool {
+    /// Serves a link to its end.
+    async fn serve(&mut self, link: Box<dyn Link>, session: u64, shutdown: &CancellationToken) -> Served {
         tracing::info!(server = self.config.endpoint.server, session, "connected to the cloud");
         self.state.send_replace(LinkState::Connected { session });
         let mut connection = Connection::new(&self.config, &self.clock, &mut self.inbound, &mut self.calls, link);
-        let end = if let Some(end) = shutdown.run_until_cancelled(&mut connection).await {
+        let leave = async {
+            let redial = async {
+                match &self.config.redial {
+                    Some(signal) => signal.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            // To stop comes first.
+            shutdown.run_until_cancelled(redial).await.is_some()
+        };
+        let (end, redial) = tokio::select! {
+            end = &mut connection => (Some(end), false),
+            redial = leave => (None, redial),
+        };
+        let end = if let Some(end) = end {
             end
         } else {
             connection.begin_close();
@@ -130,8 +151,16 @@ impl HubDriver {
         if !matches!(timeout(CLOSE, link.close()).await, Ok(Ok(()))) {
             tracing::debug!(session, "link was dropped without being closed");
         }
-        heard
+        Served { heard, redial }
     }
+}
+
+/// How a link was.
+struct Served {
+    /// Whether the cloud has sent anything.
+    heard: bool,
+    /// Whether it was closed for another one to be made.
+    redial: bool,
 }
 
 impl fmt::Debug for HubDriver {

@@ -10,6 +10,8 @@ use super::{error::CertificateError, identity::Identity, obtain::EdgeCertificate
 
 /// The wall clock is asked at least this often: gateways start with a wrong one and correct it later.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3_600);
+/// Between renewals, unless the new certificate ends before that: then half of what is left of it.
+const LEAST_PAUSE: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LAST_RETRY: Duration = Duration::from_secs(32);
 
@@ -45,6 +47,9 @@ impl Renewal {
             loop {
                 wait_until(&self.certificates, self.due()).await;
                 self.renew().await;
+                // A cloud may say that a certificate began to be valid before it was made, or our clock may run ahead of
+                // its: then the new one is due at once.
+                sleep(self.left().div_f64(2.0).min(LEAST_PAUSE)).await;
             }
         };
         let _stopped: Option<()> = shutdown.run_until_cancelled(renewing).await;
@@ -53,6 +58,12 @@ impl Renewal {
     /// When to renew: chosen anew for each certificate, so that a fleet that joined together does not renew together.
     fn due(&self) -> UnixMillis {
         self.identity.borrow().at(0.7 + 0.2 * fastrand::f64())
+    }
+
+    /// How long the present certificate is still good.
+    fn left(&self) -> Duration {
+        let left = self.identity.borrow().not_after().0.saturating_sub(self.certificates.clock().now().0);
+        Duration::from_millis(u64::try_from(left).unwrap_or(0))
     }
 
     async fn renew(&self) {

@@ -16,7 +16,10 @@ use kubeedge_core::{
     words::Operation,
 };
 use kubeedge_edge::hub::RateLimit;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
 
 use crate::cloud::{Rig, acknowledging, config, downlink, query, within};
 
@@ -328,4 +331,48 @@ async fn a_week_without_a_cloud_is_one_warning() {
     drop(rig.acceptor);
     tokio::time::sleep(Duration::from_hours(7 * 24)).await;
     assert_eq!(warnings.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_is_made_anew_on_demand_and_what_was_under_way_is_finished() {
+    let (redial, gate) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
+    let slow = {
+        let gate = gate.clone();
+        Inbound::new(tower::service_fn(move |message: Message| {
+            let gate = gate.clone();
+            async move {
+                gate.acquire().await?.forget();
+                Ok::<_, BoxError>(Some(message.acknowledgement(UnixMillis(3))))
+            }
+        }))
+    };
+    // One from before the first dial is nothing to act upon.
+    redial.notify_one();
+    let rig = Rig::new(config().redial(redial.clone()), 8, slow);
+    let mut old = rig.accept().await;
+    rig.connected().await;
+    let object = downlink("a", Operation::Update);
+    old.send(object.clone()).await;
+    let unanswered = rig.uplink.request(query("b"));
+    let (unanswered, ()) = tokio::join!(unanswered, async {
+        assert_eq!(old.expect().await.operation, Operation::Query);
+        redial.notify_one();
+        gate.add_permits(1);
+        let ack = old.expect().await;
+        assert_eq!(ack.parent.as_ref(), Some(&object.id), "what was being stored is acknowledged before the link ends");
+        assert!(old.next().await.is_none());
+    });
+    assert!(matches!(unanswered, Err(UplinkError::Disconnected)));
+    let begin = Instant::now();
+    let mut new = rig.accept().await;
+    assert_eq!(begin.elapsed(), Duration::ZERO, "no pause, nothing was wrong");
+    let mut state = rig.uplink.state();
+    within(state.wait_for(|state| *state == LinkState::Connected { session: 2 })).await.unwrap();
+    let (answer, ()) = tokio::join!(rig.uplink.request(query("b")), async {
+        let request = new.expect().await;
+        new.reply(&request, Content::ok()).await;
+    });
+    assert!(answer.unwrap().content.is_ok());
+    rig.stop.cancel();
+    within(rig.running).await.unwrap();
 }
