@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     authorize::{forbidden, found, own_lease, own_node},
-    restrict::{forbidden_label, take_roles},
+    restrict::{forbidden_label, has_owners, strip, take_roles},
     uplink::{Done, EdgeUplinks, Outcome, Parts, Request},
 };
 use crate::{
@@ -27,7 +27,7 @@ impl Parts {
     pub(super) async fn create_node(&self, request: &Request<'_>) -> Outcome {
         own_node(request)?;
         let mut node = request.object(&Kind::NODE)?;
-        self.check_new_node(request, &node).await?;
+        self.restrict_new_node(request, &mut node).await?;
         if let Some(advertise) = &self.advertise {
             if !node["metadata"]["annotations"].is_object() {
                 node["metadata"]["annotations"] = json!({});
@@ -40,6 +40,10 @@ impl Parts {
             Ok(_) => self.label(request, roles).await.map(|labelled| Done::object(&labelled)),
             Err(status) => {
                 if status.is_already_exists() {
+                    // The cloud may have gone between the two writes of before.
+                    if !roles.is_empty() {
+                        self.label(request, roles).await?;
+                    }
                     self.start_over(request.node).await;
                 }
                 Err(status)
@@ -47,17 +51,19 @@ impl Parts {
         }
     }
 
-    /// A node that is there already is none to create, whatever it says: it must learn that, to go on.
-    async fn check_new_node(&self, request: &Request<'_>, node: &Value) -> Result<(), ApiStatus> {
-        let label = forbidden_label(&Value::Null, node);
-        let owned = node["metadata"]["ownerReferences"].as_array().is_some_and(|owners| !owners.is_empty());
-        if label.is_none() && !owned || found(self.calls.get(request.place(&Kind::NODE)).await)?.is_some() {
-            return Ok(());
+    /// Refuses what a node may not say of itself. One that is there already is not created anyway, and must learn that to
+    /// go on: then it is only left out.
+    async fn restrict_new_node(&self, request: &Request<'_>, node: &mut Value) -> Result<(), ApiStatus> {
+        let why = match forbidden_label(&Value::Null, node) {
+            Some(label) => format!("a node may not set label {label}"),
+            None if has_owners(node) => "a node may not name its owners".to_owned(),
+            None => return Ok(()),
+        };
+        if found(self.calls.get(request.place(&Kind::NODE)).await)?.is_none() {
+            return Err(forbidden(request, &why));
         }
-        match label {
-            Some(label) => Err(forbidden(request, &format!("a node may not set label {label}"))),
-            None => Err(forbidden(request, "a node may not name its owners")),
-        }
+        strip(node);
+        Ok(())
     }
 
     async fn label(&self, request: &Request<'_>, labels: Map<String, Value>) -> Result<Value, ApiStatus> {

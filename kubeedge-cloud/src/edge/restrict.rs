@@ -50,6 +50,20 @@ pub(super) fn forbidden_label<'a>(before: &Value, after: &'a Value) -> Option<&'
     changed.map(|(label, _)| label.as_str()).find(|label| !is_the_nodes(label))
 }
 
+/// Whether a node says that it belongs to another object, with which it would be deleted.
+pub(super) fn has_owners(node: &Value) -> bool {
+    node["metadata"]["ownerReferences"].as_array().is_some_and(|owners| !owners.is_empty())
+}
+
+/// Takes out what a node may not say of itself.
+pub(super) fn strip(node: &mut Value) {
+    let Some(metadata) = node["metadata"].as_object_mut() else { return };
+    metadata.remove("ownerReferences");
+    if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+        labels.retain(|label, _| is_the_nodes(label));
+    }
+}
+
 /// Takes out of `labels` those that only the cloud can write, if the node is to write the others.
 pub(super) fn take_roles(labels: &mut Value) -> Map<String, Value> {
     let Some(labels) = labels.as_object_mut() else { return Map::new() };
@@ -99,5 +113,9 @@ mod tests {
         assert_eq!(forbidden_label(&Value::Null, &node(json!({ tier: "gold" }))), Some(tier));
         assert_eq!(forbidden_label(&stored, &node(json!({ tier: null }))), None, "nulls are left out");
         assert_eq!(forbidden_label(&stored, &json!({ "metadata": { "labels": 7 } })), None);
+        let mut greedy = json!({ "metadata": { "ownerReferences": [{}], "labels": { tier: "iron", "zone": "a" } } });
+        assert!(has_owners(&greedy));
+        strip(&mut greedy);
+        assert_eq!(greedy, node(json!({ "zone": "a" })));
     }
 }

@@ -119,3 +119,28 @@ fn certificates_and_keys_that_do_not_fit_make_no_ca() {
     assert_eq!(of(&leaf, key.sec1(), NOW), Some(AuthorityError::NotACa));
     assert_eq!(of(&CertificateDer::from(vec![1]), ca.key_der(), NOW), Some(AuthorityError::Malformed));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_the_signer_fail_badly(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
+        flips in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0..8u8), 1..4),
+    ) {
+        use std::sync::LazyLock;
+        static GOOD: LazyLock<(CertificateAuthority, Vec<u8>)> =
+            LazyLock::new(|| (CertificateAuthority::generate(NOW).unwrap(), csr(&OWN, |_| ())));
+        let (ca, good) = &*GOOD;
+        let mut damaged = good.clone();
+        for (at, bit) in flips {
+            let at = at.index(damaged.len());
+            damaged[at] ^= 1 << bit;
+        }
+        for request in [&bytes, &damaged] {
+            // Damage that does no harm is possible, in bits that nobody reads.
+            if let Ok(certificate) = sign(ca, request) {
+                let (_, parsed) = parse_x509_certificate(&certificate).unwrap();
+                proptest::prop_assert_eq!(parsed.subject().to_string(), "O=system:nodes, CN=system:node:edge-1");
+            }
+        }
+    }
+}
