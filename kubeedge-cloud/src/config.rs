@@ -1,7 +1,8 @@
 //! `cloudcore.yaml`.
 //!
 //! Read as Go cloudcore reads it: over the defaults, keys in any case, lists replaced. Keys that nothing here uses are
-//! accepted, and named to the caller. One section is our own: [`EmbeddedApiConfig`].
+//! accepted, and named to the caller. Of our own are the section
+//! [`EmbeddedApiConfig`] and some keys of [`SyncControllerConfig`].
 //!
 //! Upstream: `api/apis/componentconfig/cloudcore/v1alpha1` (v1.21 to v1.23).
 
@@ -20,7 +21,7 @@ pub use self::{
     error::ConfigError,
     keys::{
         AuthorizationConfig, AuthorizationMode, CloudCoreConfig, CloudHubConfig, EmbeddedApiConfig, HttpsConfig,
-        KubeApiConfig, ModuleConfig, ModulesConfig, QuicConfig, WebSocketConfig,
+        KubeApiConfig, ModuleConfig, ModulesConfig, QuicConfig, SyncControllerConfig, WebSocketConfig,
     },
 };
 

@@ -18,7 +18,7 @@ mod references;
 mod restrict;
 mod uplink;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use kube::Client;
 use kubeedge_core::{
@@ -32,7 +32,7 @@ use self::{orphans::Orphans, uplink::EdgeUplinks};
 use crate::{
     hub::{Authorization, HubHandle, Uplinks, served_by},
     object::Kind,
-    sync::{DeliveryLog, Facts, Truth},
+    sync::{DeliveryLog, Facts, Owners, Truth},
 };
 
 /// Selects edge nodes.
@@ -45,6 +45,13 @@ pub(crate) struct EdgeController {
     uplinks: EdgeUplinks,
 }
 
+/// Who keeps what is to be cleared away after a node that is gone, and how often that is looked for.
+pub(crate) struct Keepers {
+    pub(crate) log: DeliveryLog,
+    pub(crate) owners: Arc<dyn Owners>,
+    pub(crate) sweep: Duration,
+}
+
 impl EdgeController {
     /// `advertise` is what nodes get as annotation `cloudcore`; `authorization` tells in whose name their requests are
     /// carried out.
@@ -52,13 +59,13 @@ impl EdgeController {
         client: Client,
         truth: Truth,
         hub: HubHandle,
-        log: DeliveryLog,
+        keepers: Keepers,
         advertise: Option<String>,
         authorization: Authorization,
         clock: SharedClock,
     ) -> Self {
         let uplinks = EdgeUplinks::new(client.clone(), truth.clone(), hub.clone(), advertise, authorization, clock);
-        let orphans = Arc::new(Orphans::new(client, truth.clone(), hub, log));
+        let orphans = Arc::new(Orphans::new(client, truth.clone(), hub, keepers));
         Self { truth, orphans, uplinks }
     }
 

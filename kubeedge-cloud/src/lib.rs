@@ -3,6 +3,7 @@
 //! * [`cloud`]: all of it, started by a builder or from [`config`] (`cloudcore.yaml`).
 //! * [`hub`]: the end of the channel: HTTPS bootstrap, WebSocket, a session and a queue per node.
 //! * [`sync`]: what each node should have, and what it has acknowledged.
+//! * [`ownership`]: which of several instances has a node.
 //! * [`pki`]: certificate authority, join tokens and the TLS of the ports.
 //! * [`crds`]: the custom resources.
 //! * [`apiserver`]: a Kubernetes API for one machine.
@@ -22,5 +23,7 @@ mod device;
 mod edge;
 pub mod hub;
 pub mod object;
+pub mod ownership;
 pub mod pki;
+mod sqlite;
 pub mod sync;

@@ -14,18 +14,19 @@ use tower::{Service, service_fn};
 
 use super::{
     CloudCoreBuilder, CloudCoreError, CloudCoreHandle,
-    builder::bind_udp,
+    builder::{LedgerSource, bind_udp},
     handle::Addresses,
     stage::{Alarm, Stage},
 };
 use crate::{
     crds::{self, InstallError},
     device::DeviceController,
-    edge::EdgeController,
+    edge::{EdgeController, Keepers},
     hub::{Destination, FromNode, Hub, Uplinks, bootstrap},
     object::{Kind, Pause},
+    ownership::NodeLeases,
     pki::{Pki, PkiError},
-    sync::{CrdLedger, DELIVERED, DeliveryLog, Truth, resync},
+    sync::{Alone, CrdLedger, DELIVERED, DeliveryLog, Owners, SqliteLedger, SyncController, SyncLedger, Truth},
 };
 
 pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, CloudCoreError> {
@@ -33,7 +34,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     // Until the handle has it: whoever drops this future ends what was started.
     let abort_on_drop = abort.clone().drop_guard();
     let stage = || Stage::new(abort.clone(), alarm.clone());
-    let (intake, controllers, records, storage) = (stage(), stage(), stage(), stage());
+    let (intake, controllers, records, leases, storage) = (stage(), stage(), stage(), stage(), stage());
 
     // First the ports: if they cannot be had, nothing else need be tried.
     let websocket = match builder.websocket {
@@ -56,16 +57,35 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
     let clock = builder.clock;
     let pki = Arc::new(load_pki(&client, &builder.pki, &clock).await?);
 
-    let ledger = CrdLedger::new(client.clone());
-    let log = DeliveryLog::new(Arc::new(ledger.clone()));
-    let hub = Hub::new(builder.hub, clock.clone()).deliveries(Arc::new(log.clone()));
+    let ledger: Arc<dyn SyncLedger> = match builder.ledger {
+        LedgerSource::Given(ledger) => ledger,
+        LedgerSource::Sqlite(path) => Arc::new(SqliteLedger::open(path).await?),
+        LedgerSource::Crd => {
+            let ledger = CrdLedger::new(client.clone());
+            let (part, token) = (ledger.clone(), records.token());
+            records.spawn("ledger", async move { part.run(token).await });
+            Arc::new(ledger)
+        }
+    };
+    let hub = Hub::new(builder.hub, clock.clone());
     let handle = hub.handle();
+    let owners: Arc<dyn Owners> = match builder.instance.clone() {
+        None => Arc::new(Alone),
+        Some(me) => {
+            let owners = NodeLeases::new(client.clone(), me, handle.clone(), clock.clone(), builder.lease_times);
+            let (part, token) = (owners.clone(), leases.token());
+            leases.spawn("node leases", async move { part.run(token).await });
+            Arc::new(owners)
+        }
+    };
+    let log = DeliveryLog::owned(ledger, owners.clone());
+    let hub = hub.deliveries(Arc::new(log.clone()));
     let truth = Truth::new(client.clone(), handle.clone());
     let edge = Arc::new(EdgeController::new(
         client.clone(),
         truth.clone(),
         handle.clone(),
-        log.clone(),
+        Keepers { log: log.clone(), owners, sweep: builder.sweep },
         advertise,
         builder.authorization,
         clock.clone(),
@@ -131,15 +151,15 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
                 edge.annotate(&node).await;
             }
         };
-        let part = resync(truth, log.clone(), handle.clone(), clock, kinds, greet, controllers.token());
+        let keeper =
+            SyncController { truth, log: log.clone(), hub: handle.clone(), clock, kinds, sweep: builder.sweep };
+        let part = keeper.run(greet, controllers.token());
         controllers.spawn("SyncController", part);
     }
     let refresher = pki.token_refresher();
     controllers.spawn("token refresher", refresher.run(controllers.token()));
     controllers.spawn("renewal of the server certificate", pki.server_renewal().run(controllers.token()));
 
-    let (part, token) = (ledger, records.token());
-    records.spawn("ledger", async move { part.run(token).await });
     let (part, token) = (log, records.token());
     records.spawn("delivery log", async move { part.run(token).await });
 
@@ -153,7 +173,8 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         pki,
         alarm,
         abort,
-        stages: vec![intake, controllers, records, storage],
+        instance: builder.instance,
+        stages: vec![intake, controllers, records, leases, storage],
         abort_on_drop,
     })
 }

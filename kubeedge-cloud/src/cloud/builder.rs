@@ -1,6 +1,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -16,10 +17,14 @@ use tower::Service;
 
 use super::{CloudCoreError, CloudCoreHandle, api::ApiSource, assembly};
 use crate::{
-    config::CloudCoreConfig,
+    config::{CloudCoreConfig, SyncControllerConfig},
     hub::{Authorization, Destination, FromNode, HubConfig, UplinkRouter},
+    ownership::{InstanceName, LeaseTimes},
     pki::{PkiConfig, PkiFiles},
+    sync::SyncLedger,
 };
+
+const DEFAULT_SWEEP: Duration = Duration::from_secs(60);
 
 /// The cloud. Start with [`builder`](Self::builder) or [`from_config`](Self::from_config).
 #[derive(Debug)]
@@ -46,6 +51,17 @@ pub struct CloudCoreBuilder {
     pub(super) device_controller: bool,
     pub(super) resync: bool,
     pub(super) authorization: Authorization,
+    pub(super) ledger: LedgerSource,
+    pub(super) instance: Option<InstanceName>,
+    pub(super) lease_times: LeaseTimes,
+    pub(super) sweep: Duration,
+}
+
+/// Where it is remembered what nodes have.
+pub(super) enum LedgerSource {
+    Crd,
+    Sqlite(PathBuf),
+    Given(Arc<dyn SyncLedger>),
 }
 
 impl CloudCore {
@@ -82,7 +98,12 @@ impl CloudCore {
             .write_timeout(Duration::from_secs(hub.write_timeout.into()));
         builder.edge_controller = modules.edge_controller.enable;
         builder.device_controller = modules.device_controller.enable;
-        builder.resync = modules.sync_controller.enable;
+        let sync = &modules.sync_controller;
+        builder.resync = sync.enable;
+        if sync.ledger == SyncControllerConfig::SQLITE {
+            builder.ledger = LedgerSource::Sqlite(sync.ledger_data_source.clone());
+        }
+        builder.instance = sync.node_leases.then(|| InstanceName::random(&host_name()));
         builder.authorization = hub.authorization.level();
         builder.websocket = hub
             .websocket
@@ -109,6 +130,10 @@ impl CloudCoreBuilder {
             device_controller: true,
             resync: true,
             authorization: Authorization::default(),
+            ledger: LedgerSource::Crd,
+            instance: Some(InstanceName::random("cloudcore")),
+            lease_times: LeaseTimes::default(),
+            sweep: DEFAULT_SWEEP,
         }
     }
 
@@ -172,6 +197,41 @@ impl CloudCoreBuilder {
         self
     }
 
+    /// Remembers in `ledger` what nodes have acknowledged; default: in ObjectSyncs and ClusterObjectSyncs.
+    ///
+    /// A ledger that other clouds cannot see, such as [`SqliteLedger`](crate::sync::SqliteLedger), is only for a cloud that is
+    /// alone with its API: another one would not know what to take away from a node that comes to it.
+    pub fn ledger(mut self, ledger: Arc<dyn SyncLedger>) -> Self {
+        self.ledger = LedgerSource::Given(ledger);
+        self
+    }
+
+    /// The name under which this cloud claims the sessions of nodes, if there may be others on the same API; default: a
+    /// random one. No two that run at the same time may have the same. See [`ownership`](crate::ownership).
+    pub fn instance(mut self, name: InstanceName) -> Self {
+        self.instance = Some(name);
+        self
+    }
+
+    /// When the Lease of this cloud is renewed, and what its silence means.
+    pub fn lease_times(mut self, times: LeaseTimes) -> Self {
+        self.lease_times = times;
+        self
+    }
+
+    /// Claims no sessions: this cloud is the only one on its API, now and later.
+    pub fn alone(mut self) -> Self {
+        self.instance = None;
+        self
+    }
+
+    /// How often each connected node is compared with its records, and records of nodes that are gone are looked for;
+    /// default 60 s. What is seen to change is acted upon at once, so this is for what was missed.
+    pub fn sweep(mut self, every: Duration) -> Self {
+        self.sweep = every;
+        self
+    }
+
     /// Passes messages of nodes for `destination` to a part of the embedder's, in place of our own if there is one.
     pub fn route<S>(mut self, destination: Destination, part: S) -> Self
     where
@@ -216,6 +276,11 @@ pub(super) async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpL
 
 pub(super) fn bind_udp(what: &'static str, address: SocketAddr) -> Result<UdpSocket, CloudCoreError> {
     UdpSocket::bind(address).map_err(|source| CloudCoreError::Bind { what, address, source })
+}
+
+/// The name of this host, for readers; it need not be true.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The address from which this host would speak to others; nothing is sent for it. Loopback if it speaks to nobody.

@@ -6,6 +6,7 @@ use crate::{
     apiserver::{StoreError, TlsError},
     crds::InstallError,
     pki::PkiError,
+    sync::SqliteLedgerError,
 };
 
 /// Why the cloud did not start, or has stopped.
@@ -42,6 +43,9 @@ pub enum CloudCoreError {
     /// The custom resources cannot be installed.
     #[error("custom resources cannot be installed")]
     Crds(#[from] InstallError),
+    /// The ledger of what nodes have acknowledged cannot be opened.
+    #[error("ledger cannot be opened")]
+    Ledger(#[from] SqliteLedgerError),
     /// The certificates cannot be loaded or made.
     #[error("certificates are not usable")]
     Pki(#[from] PkiError),

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     hub::{HubDoor, HubHandle},
+    ownership::InstanceName,
     pki::{JoinToken, Pki},
 };
 
@@ -39,6 +40,7 @@ pub struct CloudCoreHandle {
     pub(super) client: Client,
     pub(super) hub: HubHandle,
     pub(super) pki: Arc<Pki>,
+    pub(super) instance: Option<InstanceName>,
     pub(super) alarm: Alarm,
     pub(super) abort: CancellationToken,
     /// In the order in which they end.
@@ -87,6 +89,11 @@ impl CloudCoreHandle {
         &self.hub
     }
 
+    /// The name under which this cloud claims the sessions of nodes; none if it claims none.
+    pub fn instance(&self) -> Option<&InstanceName> {
+        self.instance.as_ref()
+    }
+
     /// The join token that was written last.
     pub fn join_token(&self) -> JoinToken {
         self.pki.join_token()
@@ -101,7 +108,7 @@ impl CloudCoreHandle {
     }
 
     /// Ends the cloud in stages: no new connections and a farewell to all nodes; the controllers; the ledger, with what it
-    /// has still to write; the embedded API. What is not done after `grace` is cut off.
+    /// has still to write; the Lease of this instance; the embedded API. What is not done after `grace` is cut off.
     pub async fn shutdown(self, grace: Duration) {
         let deadline = Instant::now() + grace;
         for stage in &self.stages {

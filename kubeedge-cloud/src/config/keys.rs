@@ -73,7 +73,40 @@ pub struct ModulesConfig {
     /// DeviceController.
     pub device_controller: ModuleConfig,
     /// SyncController.
-    pub sync_controller: ModuleConfig,
+    pub sync_controller: SyncControllerConfig,
+}
+
+/// SyncController. All but `enable` is our own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SyncControllerConfig {
+    /// Default: true.
+    pub enable: bool,
+    /// Where it is remembered what nodes have acknowledged: `crd` (ObjectSyncs in the API) or `sqlite` (a file, only with
+    /// the embedded API). Default: `crd`.
+    pub ledger: String,
+    /// The file of the ledger `sqlite`. Default: `/var/lib/kubeedge/ledger.db`. No two clouds may share it.
+    pub ledger_data_source: PathBuf,
+    /// Whether the session of each node is claimed by a Lease, so that several clouds may serve the same API. Default: true.
+    pub node_leases: bool,
+}
+
+impl SyncControllerConfig {
+    /// The value of `ledger` for records in the API.
+    pub const CRD: &str = "crd";
+    /// The value of `ledger` for records in a file.
+    pub const SQLITE: &str = "sqlite";
+}
+
+impl Default for SyncControllerConfig {
+    fn default() -> Self {
+        Self {
+            enable: true,
+            ledger: Self::CRD.into(),
+            ledger_data_source: "/var/lib/kubeedge/ledger.db".into(),
+            node_leases: true,
+        }
+    }
 }
 
 /// A part that is on or off.

@@ -95,6 +95,39 @@ fn errors_tell_the_key_and_the_value() {
 }
 
 #[test]
+fn the_ledger_is_one_of_two() {
+    let sync = |embedded: bool, text: &str| {
+        parse(&format!("embeddedAPI: {{enable: {embedded}}}\nmodules:\n  syncController: {text}\n"))
+    };
+    let (config, warnings) = sync(true, "{ledger: sqlite, ledgerDataSource: /tmp/l.db, nodeleases: false}").unwrap();
+    let read = &config.modules.sync_controller;
+    assert_eq!((read.ledger.as_str(), read.ledger_data_source.as_path()), ("sqlite", Path::new("/tmp/l.db")));
+    assert!(read.enable && !read.node_leases && warnings.is_empty());
+    for (embedded, text, expected) in [
+        (true, "{ledger: etcd}", r#"modules.syncController.ledger is "etcd": it must be crd or sqlite"#),
+        (
+            false,
+            "{ledger: sqlite}",
+            "modules.syncController.ledger is \"sqlite\": it needs embeddedAPI.enable: other clouds of a cluster would not \
+             see the records",
+        ),
+        (
+            true,
+            "{ledger: sqlite, ledgerDataSource: /}",
+            r#"modules.syncController.ledgerDataSource is "/": it must be the path of a file"#,
+        ),
+        (
+            true,
+            "{ledger: sqlite, ledgerDataSource: /var/lib/kubeedge/apiserver.db}",
+            "modules.syncController.ledgerDataSource is \"/var/lib/kubeedge/apiserver.db\": it must not be that of \
+             embeddedAPI",
+        ),
+    ] {
+        assert_eq!(sync(embedded, text).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
 fn sections_left_empty_and_lists_are_as_upstream_has_them() {
     let (config, warnings) = parse("# nothing\nmodules:\n  cloudHub:\n  edgeController: {enable: }\n").unwrap();
     assert_eq!((config, warnings), (CloudCoreConfig::default(), Vec::new()));

@@ -1,6 +1,6 @@
 use std::{net::IpAddr, path::Path};
 
-use super::{CloudCoreConfig, ConfigError};
+use super::{CloudCoreConfig, ConfigError, SyncControllerConfig};
 
 impl CloudCoreConfig {
     /// Upstream: `api/apis/componentconfig/cloudcore/v1alpha1/validation`. Other than there, a port may be 0, for any.
@@ -46,6 +46,7 @@ impl CloudCoreConfig {
             let why = "one of them must be node with enable: true, as there is no other";
             return Err(ConfigError::value("modules.cloudHub.authorization.modes", &modes, why));
         }
+        self.validate_ledger()?;
         let kube_config = &self.kube_api_config.kube_config;
         if self.embedded_api.enable {
             let path = &self.embedded_api.data_source;
@@ -74,6 +75,31 @@ impl CloudCoreConfig {
             }
         }
         Ok(())
+    }
+
+    fn validate_ledger(&self) -> Result<(), ConfigError> {
+        let sync = &self.modules.sync_controller;
+        let refused = |why| Err(ConfigError::value("modules.syncController.ledger", &sync.ledger.as_str().into(), why));
+        match sync.ledger.as_str() {
+            SyncControllerConfig::CRD => Ok(()),
+            SyncControllerConfig::SQLITE if !self.embedded_api.enable => {
+                refused("it needs embeddedAPI.enable: other clouds of a cluster would not see the records")
+            }
+            SyncControllerConfig::SQLITE if sync.ledger_data_source.file_name().is_none() => Err(ConfigError::value(
+                "modules.syncController.ledgerDataSource",
+                &sync.ledger_data_source.display().to_string().into(),
+                "it must be the path of a file",
+            )),
+            SyncControllerConfig::SQLITE if sync.ledger_data_source == self.embedded_api.data_source => {
+                Err(ConfigError::value(
+                    "modules.syncController.ledgerDataSource",
+                    &sync.ledger_data_source.display().to_string().into(),
+                    "it must not be that of embeddedAPI",
+                ))
+            }
+            SyncControllerConfig::SQLITE => Ok(()),
+            _ => refused("it must be crd or sqlite"),
+        }
     }
 }
 

@@ -73,7 +73,7 @@ impl Parts {
     /// Sends a node all that it should have, whatever it has acknowledged once. An edge that registers although its node
     /// is there may have lost its store; a Go edge does so at each start, and takes no harm from what it has already.
     async fn start_over(&self, node: &NodeName) {
-        let count = self.truth.resync(node, &[]);
+        let count = self.truth.resync(node, &[], false);
         tracing::info!(%node, objects = count, "node registers anew, everything is sent again");
         // A Go edge cannot go on without its node, and this one may lack the label of an edge node.
         if count == 0

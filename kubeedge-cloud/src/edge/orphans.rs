@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use kube::Client;
@@ -10,35 +11,40 @@ use kubeedge_core::{
     names::NodeName,
     resource::{ObjectPath, ResourceType},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
+use super::Keepers;
 use crate::{
     hub::{CloseReason, HubHandle},
     object::{ApiCalls, Kind, Pause},
-    sync::{DeliveryLog, Followed, Truth},
+    sync::{Followed, Truth},
 };
 
-/// Ends the sessions of deleted nodes, and forgets their records. A node that merely lost its label is left alone, and so
-/// is one that is connected and not registered yet.
+/// For a session to end that is closed.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Ends the sessions of deleted nodes, and clears away their records and Leases: at the start, when a node is deleted, and
+/// from time to time. Of several instances of the cloud, each ends its own sessions and one does the rest. A node that
+/// merely lost its label is left alone, and so is one that is connected and not registered yet.
 ///
 /// Upstream: `cloud/pkg/synccontroller` (`manageObjectSync`).
 pub(super) struct Orphans {
     calls: ApiCalls,
     truth: Truth,
     hub: HubHandle,
-    log: DeliveryLog,
+    keepers: Keepers,
     known: Mutex<BTreeSet<NodeName>>,
     deleted: Mutex<BTreeSet<NodeName>>,
     wake: Notify,
 }
 
 impl Orphans {
-    pub(super) fn new(client: Client, truth: Truth, hub: HubHandle, log: DeliveryLog) -> Self {
+    pub(super) fn new(client: Client, truth: Truth, hub: HubHandle, keepers: Keepers) -> Self {
         Self {
             calls: ApiCalls::new(client),
             truth,
             hub,
-            log,
+            keepers,
             known: Mutex::default(),
             deleted: Mutex::default(),
             wake: Notify::new(),
@@ -73,7 +79,8 @@ impl Orphans {
         loop {
             if self.clear().await {
                 pauses = Pause::default();
-                self.wake.notified().await;
+                // Woken or not: something may have been left by another instance.
+                let _late = timeout(self.keepers.sweep, self.wake.notified()).await;
             } else {
                 tokio::time::sleep(pauses.next().unwrap_or_default()).await;
             }
@@ -88,8 +95,8 @@ impl Orphans {
             match self.is_gone(&node).await {
                 Some(true) => {
                     tracing::info!(%node, "node was deleted");
-                    self.hub.close(&node, CloseReason::NodeDeleted);
-                    done &= self.log.purge(&node).await.is_ok();
+                    self.end_session(&node).await;
+                    done &= self.clear_away(&node).await;
                 }
                 Some(false) => {}
                 None => {
@@ -98,20 +105,41 @@ impl Orphans {
                 }
             }
         }
-        let Ok(recorded) = self.log.nodes().await else { return false };
-        for node in recorded {
+        let Ok(recorded) = self.keepers.log.nodes().await else { return false };
+        let leased = self.keepers.owners.nodes();
+        for node in recorded.into_iter().chain(leased).collect::<BTreeSet<_>>() {
             let known = ObjectPath::cluster(ResourceType::Node, node.as_str())
-                .is_ok_and(|path| self.truth.placement().object(&path).is_some());
-            if known || self.hub.session(&node).is_some() {
+                .is_ok_and(|path| self.truth.placement().uid(&path).is_some());
+            if known || self.hub.session(&node).is_some() || !self.keepers.owners.clears(&node) {
                 continue;
             }
             match self.is_gone(&node).await {
-                Some(true) => done &= self.log.purge(&node).await.is_ok(),
+                Some(true) => done &= self.clear_away(&node).await,
                 Some(false) => {}
                 None => done = false,
             }
         }
         done
+    }
+
+    /// Waits for its end, so that what it still acknowledges is cleared away, too.
+    async fn end_session(&self, node: &NodeName) {
+        let Some(number) = self.hub.session(node) else { return };
+        self.hub.close(node, CloseReason::NodeDeleted);
+        let mut changes = self.hub.changes();
+        let _late = timeout(CLOSING, changes.wait_for(|_| self.hub.session(node) != Some(number))).await;
+    }
+
+    /// Whether there is nothing left of the node, as far as it is ours to clear.
+    async fn clear_away(&self, node: &NodeName) -> bool {
+        if !self.keepers.owners.clears(node) {
+            return true;
+        }
+        let purged = self.keepers.log.purge(node).await;
+        if let Err(err) = &purged {
+            tracing::debug!(%node, err = err as &dyn std::error::Error, "records of a deleted node not removed");
+        }
+        self.keepers.owners.release(node).await && purged.is_ok()
     }
 
     /// `None` if nobody can tell.

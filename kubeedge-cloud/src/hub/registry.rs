@@ -289,8 +289,9 @@ mod tests {
         let shutdown = tokio_util::sync::CancellationToken::new();
         let greet = |_| std::future::ready(());
         let clock = Arc::new(kubeedge_core::names::SystemClock);
-        let compared = crate::sync::resync(truth, log, hub.clone(), clock, Vec::new(), greet, shutdown.clone());
-        let compared = tokio::spawn(compared);
+        let sweep = std::time::Duration::from_secs(3600);
+        let controller = crate::sync::SyncController { truth, log, hub: hub.clone(), clock, kinds: Vec::new(), sweep };
+        let compared = tokio::spawn(controller.run(greet, shutdown.clone()));
         // One of these is ours, and one the ledger's.
         let until = async |count: usize| {
             while Arc::strong_count(&waiting) != count + 2 {

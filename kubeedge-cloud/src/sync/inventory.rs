@@ -8,7 +8,7 @@ use kubeedge_core::{
 };
 use tokio::time::timeout;
 
-use super::{deliveries::DeliveryLog, ledger::LedgerEntry, resync::DELIVERED};
+use super::{controller::DELIVERED, deliveries::DeliveryLog, ledger::LedgerEntry};
 use crate::{hub::HubHandle, object::Kind};
 
 /// For a node to answer. One that does not is believed to have what the ledger says, as every Go edge is.

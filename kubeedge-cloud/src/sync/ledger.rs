@@ -29,6 +29,17 @@ pub struct LedgerEntry {
 }
 
 impl LedgerEntry {
+    /// An entry of an object that was never acknowledged.
+    pub fn new(path: ObjectPath, uid: Uid, api_version: impl Into<String>, kind: impl Into<String>) -> Self {
+        Self { path, uid, api_version: api_version.into(), kind: kind.into(), version: None, digest: None }
+    }
+
+    /// What was acknowledged of it.
+    pub fn acknowledged(mut self, version: Option<ResourceVersion>, digest: Option<String>) -> Self {
+        (self.version, self.digest) = (version, digest);
+        self
+    }
+
     /// The entry of a node that has `object`.
     pub fn of(object: &NodeObject) -> Self {
         Self {
@@ -41,11 +52,21 @@ impl LedgerEntry {
         }
     }
 
-    /// Whether a node with this entry needs nothing of `object`.
+    /// Whether a node with this entry needs nothing of `object`. An entry that has another name or kind than the object was
+    /// changed by somebody, and counts for nothing.
     pub fn is_current(&self, object: &NodeObject) -> bool {
         self.version.is_some()
-            && (self.version >= object.version
-                || self.digest.as_ref().is_some_and(|digest| *digest == object.digest.to_string()))
+            && (&self.path, &self.api_version, &self.kind) == (&object.path, &object.api_version, &object.kind)
+            && (self.version >= object.version || self.has_contents_of(object))
+    }
+
+    fn has_contents_of(&self, object: &NodeObject) -> bool {
+        self.digest.as_ref().is_some_and(|digest| *digest == object.digest.to_string())
+    }
+
+    /// Whether this is of a later version than the object that is known here. Of contents that are not kept, nothing is said.
+    pub(crate) fn is_ahead_of(&self, version: Option<ResourceVersion>, object: Option<&NodeObject>) -> bool {
+        self.version > version && object.is_some_and(|object| !self.has_contents_of(object))
     }
 
     /// What is to be sent when the object is gone.
@@ -67,7 +88,8 @@ pub enum LedgerError {
     Refused(#[source] BoxError),
 }
 
-/// Remembers what each node has acknowledged, beyond the life of this process.
+/// Remembers what each node has acknowledged, beyond the life of this process. `kubeedge_cloud::sync::testing` has the
+/// suite that each implementation must pass.
 ///
 /// Upstream: `cloud/pkg/cloudhub/session`, `cloud/pkg/synccontroller`.
 #[async_trait]
@@ -83,4 +105,13 @@ pub trait SyncLedger: Send + Sync + 'static {
 
     /// The nodes that there is something about.
     async fn nodes(&self) -> Result<Vec<NodeName>, LedgerError>;
+
+    /// Waits until records were changed or removed by somebody else, and names their nodes, which are then compared with the
+    /// truth. Never resolves if nobody else can.
+    ///
+    /// # Cancel safety
+    /// No node is lost when the future is dropped.
+    async fn touched(&self) -> Vec<NodeName> {
+        std::future::pending().await
+    }
 }

@@ -38,6 +38,15 @@ pub(crate) struct Effects {
     pub(crate) fetch: BTreeSet<ObjectPath>,
 }
 
+/// Something that a record says, and that only the API can decide: the objects here may be older than the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// There is no such object here.
+    Unknown(ObjectPath, Uid),
+    /// The record has a later version than the object here, and not the same contents.
+    Ahead(ObjectPath, Uid),
+}
+
 /// All that the API has of the watched kinds, by name, and which node needs what. Contents are kept only of what an edge
 /// node needs, and of device models: a Secret that none of its pods uses is a name and a version here.
 ///
@@ -74,11 +83,13 @@ impl Placement {
         let mut effects = Effects::default();
         let path = object.path.clone();
         if let Some(known) = self.objects.get(&path) {
+            // A list may be an old one: versions are those of the whole API, so this is of an earlier life, too.
+            if known.version > object.version {
+                return effects;
+            }
             if known.uid != object.uid {
                 // Its deletion was missed.
                 self.remove(&path, None, &mut effects);
-            } else if known.version > object.version {
-                return effects;
             }
         }
         let (terminating, new_facts) = (facts.terminating, facts.clone());
@@ -133,15 +144,21 @@ impl Placement {
         effects
     }
 
-    /// Of this kind there are only those; all others are gone.
-    pub(crate) fn retain(&mut self, kind: &ResourceType, there: &HashSet<ObjectPath>) -> Effects {
-        let gone: BTreeSet<ObjectPath> =
-            self.objects.keys().filter(|path| path.kind == *kind && !there.contains(path)).cloned().collect();
+    /// The objects of this kind that are not among those. A list may be older than what is known, so whether they are gone
+    /// has to be asked.
+    pub(crate) fn missing(&self, kind: &ResourceType, there: &HashSet<ObjectPath>) -> Vec<(ObjectPath, Uid)> {
+        let of_kind = self.objects.iter().filter(|(path, _)| path.kind == *kind && !there.contains(*path));
+        of_kind.map(|(path, tracked)| (path.clone(), tracked.uid.clone())).collect()
+    }
+
+    /// The object with this UID is gone, without a trace. Whether it was known.
+    pub(crate) fn vanish(&mut self, path: &ObjectPath, uid: &Uid) -> (bool, Effects) {
         let mut effects = Effects::default();
-        for path in gone {
-            self.remove(&path, None, &mut effects);
+        let known = self.objects.get(path).is_some_and(|known| known.uid == *uid);
+        if known {
+            self.remove(path, None, &mut effects);
         }
-        effects
+        (known, effects)
     }
 
     /// Whether `node` needs the object called `path`, existing or not.
@@ -182,9 +199,26 @@ impl Placement {
         of_kind.filter_map(|(path, tracked)| Some((path, tracked.facts.node.as_ref()?)))
     }
 
+    /// What is to be asked of the API before a node with these records is compared.
+    pub(crate) fn doubts(&self, ledger: &[LedgerEntry]) -> Vec<Doubt> {
+        let doubt = |entry: &LedgerEntry| match self.objects.get(&entry.path).filter(|known| known.uid == entry.uid) {
+            None => Some(Doubt::Unknown(entry.path.clone(), entry.uid.clone())),
+            Some(known) if entry.is_ahead_of(known.version, known.object.as_deref()) => {
+                Some(Doubt::Ahead(entry.path.clone(), entry.uid.clone()))
+            }
+            Some(_) => None,
+        };
+        ledger.iter().filter(|entry| is_ours(entry)).filter_map(doubt).collect()
+    }
+
     /// What brings a node with these records to the truth: deletions first, then what others refer to, then the rest. A
-    /// node that is up to date gets nothing.
-    pub(crate) fn resync(&self, node: &NodeName, ledger: &[LedgerEntry]) -> Vec<ObjectChange> {
+    /// node that is up to date gets nothing. Nothing is deleted of a kind that is not among `listed`.
+    pub(crate) fn resync(
+        &self,
+        node: &NodeName,
+        ledger: &[LedgerEntry],
+        listed: &BTreeSet<ResourceType>,
+    ) -> Vec<ObjectChange> {
         let records: HashMap<&Uid, &LedgerEntry> = ledger.iter().map(|entry| (&entry.uid, entry)).collect();
         let needed = self.nodes.get(node).filter(|needs| needs.edge > 0).into_iter().flat_map(|needs| &needs.paths);
         let needed: Vec<(&ObjectPath, &Tracked)> =
@@ -192,8 +226,8 @@ impl Placement {
         let uids: HashSet<&Uid> = needed.iter().map(|(_, tracked)| &tracked.uid).collect();
         let mut changes: Vec<ObjectChange> = Vec::new();
         for entry in ledger.iter().filter(|entry| !uids.contains(&entry.uid)) {
-            // Records of other kinds are the business of others, and a node is not told of its own end.
-            if entry.path.kind == ResourceType::Node || Kind::delivered(&entry.path.kind).is_none() {
+            // A node is not told of its own end.
+            if entry.path.kind == ResourceType::Node || !is_ours(entry) || !listed.contains(&entry.path.kind) {
                 continue;
             }
             if let Ok(skeleton) = entry.skeleton() {
@@ -327,6 +361,11 @@ impl Placement {
             tracked.object = None;
         }
     }
+}
+
+/// Records of other kinds are the business of others.
+fn is_ours(entry: &LedgerEntry) -> bool {
+    Kind::delivered(&entry.path.kind).is_some()
 }
 
 /// What refers to others comes after them.

@@ -1,7 +1,7 @@
 //! The placement, shared by the controllers, and tied to the hub.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use kube::Client;
 use kubeedge_core::{
     answer::ApiStatus,
-    names::NodeName,
+    names::{NodeName, Uid},
     resource::{ObjectPath, ResourceType},
 };
 use serde_json::Value;
@@ -64,15 +64,21 @@ impl Truth {
         mut changed: impl FnMut(Followed<'_>),
     ) {
         let mut events = std::pin::pin!(watch(self.0.client.clone(), kind, labels, read));
-        let mut fetches = JoinSet::new();
+        let mut questions = JoinSet::new();
         let mut wanted: BTreeSet<ObjectPath> = BTreeSet::new();
+        let mut missing: BTreeMap<ObjectPath, Uid> = BTreeMap::new();
         let mut seen: Option<HashSet<ObjectPath>> = None;
         loop {
-            while fetches.len() < FETCHES
-                && let Some(path) = wanted.pop_first()
-            {
-                let calls = self.0.calls.clone();
-                fetches.spawn(async move { (fetch(&calls, &path).await, path) });
+            while questions.len() < FETCHES {
+                let (calls, question) = match (missing.pop_first(), wanted.is_empty()) {
+                    (Some((path, uid)), _) => (self.0.calls.clone(), Question { path, missing: Some(uid) }),
+                    (None, false) => match wanted.pop_first() {
+                        Some(path) => (self.0.calls.clone(), Question { path, missing: None }),
+                        None => break,
+                    },
+                    (None, true) => break,
+                };
+                questions.spawn(async move { (fetch(&calls, &question.path).await, question) });
             }
             tokio::select! {
                 event = events.next() => match event {
@@ -93,19 +99,39 @@ impl Truth {
                     }
                     Some(Watched::ListEnds) => {
                         if let Some(seen) = seen.take() {
-                            wanted.extend(self.change(|placement| placement.retain(&kind.resource(), &seen)));
+                            missing.extend(self.placement().missing(&kind.resource(), &seen));
                         }
                         self.0.listed.send_modify(|listed| { listed.insert(kind.resource()); });
                         changed(Followed::Listed);
                     }
                 },
-                Some(Ok((fetched, path))) = fetches.join_next() => match fetched {
-                    Ok(Some(object)) => wanted.extend(self.change(|placement| placement.fill(object))),
-                    // Gone: the watch will say so.
-                    Ok(None) => {}
-                    Err(err) => {
-                        tracing::debug!(%path, %err, "object not fetched, it will be tried again");
-                        wanted.insert(path);
+                Some(Ok((answer, question))) = questions.join_next() => {
+                    let Question { path, missing: uid } = question;
+                    match (answer, uid) {
+                        (Ok(Some(object)), None) => wanted.extend(self.change(|placement| placement.fill(object))),
+                        // Gone: the watch will say so.
+                        (Ok(None), None) => {}
+                        (Ok(Some(object)), Some(uid)) if object.uid == uid => {
+                            tracing::debug!(%path, "a list that lacks an object was an old one");
+                        }
+                        (Ok(_), Some(uid)) => {
+                            let mut known = false;
+                            wanted.extend(self.change(|placement| {
+                                let (was_known, effects) = placement.vanish(&path, &uid);
+                                known = was_known;
+                                effects
+                            }));
+                            if known {
+                                changed(Followed::Deleted(&path));
+                            }
+                        }
+                        (Err(err), uid) => {
+                            tracing::debug!(%path, %err, "object not fetched, it will be tried again");
+                            match uid {
+                                Some(uid) => drop(missing.insert(path, uid)),
+                                None => drop(wanted.insert(path)),
+                            }
+                        }
                     }
                 },
             }
@@ -135,15 +161,21 @@ impl Truth {
             .map_err(|_| crate::object::unavailable(&"objects are not yet listed"))
     }
 
-    /// Sends to `node` what it lacks by these records, under the lock.
-    pub(crate) fn resync(&self, node: &NodeName, ledger: &[LedgerEntry]) -> usize {
+    /// Sends to `node` what it lacks by these records, under the lock. Without `deletions`, nothing is taken from it.
+    pub(crate) fn resync(&self, node: &NodeName, ledger: &[LedgerEntry], deletions: bool) -> usize {
+        let listed = if deletions { self.0.listed.borrow().clone() } else { BTreeSet::new() };
         let placement = self.placement();
-        let changes = placement.resync(node, ledger);
+        let changes = placement.resync(node, ledger, &listed);
         let count = changes.len();
         for change in changes {
             let _absent = self.0.hub.send(node, Downlink::Object(change));
         }
         count
+    }
+
+    /// What the API has under this path now, whatever the watch has shown of it.
+    pub(crate) async fn ask(&self, path: &ObjectPath) -> Result<Option<NodeObject>, ApiStatus> {
+        get(&self.0.calls, path).await
     }
 
     pub(crate) fn placement(&self) -> MutexGuard<'_, Placement> {
@@ -163,17 +195,28 @@ pub(crate) enum Followed<'a> {
     Listed,
 }
 
+/// An object to be fetched, or to be looked for: then with the UID of the one that a list lacks.
+struct Question {
+    path: ObjectPath,
+    missing: Option<Uid>,
+}
+
 /// Gets an object; waits a little before it reports a failure.
 async fn fetch(calls: &ApiCalls, path: &ObjectPath) -> Result<Option<NodeObject>, ApiStatus> {
+    let fetched = get(calls, path).await;
+    if fetched.is_err() {
+        tokio::time::sleep(RETRY).await;
+    }
+    fetched
+}
+
+async fn get(calls: &ApiCalls, path: &ObjectPath) -> Result<Option<NodeObject>, ApiStatus> {
     let (Some(kind), Some(name)) = (Kind::delivered(&path.kind), &path.name) else { return Ok(None) };
     let namespace = path.namespace.as_ref().map(kubeedge_core::names::Namespace::as_str);
     match calls.get((kind, namespace, name.as_str())).await {
         Ok(value) => Ok(NodeObject::new(kind, value).ok()),
         Err(status) if status.is_not_found() => Ok(None),
-        Err(status) => {
-            tokio::time::sleep(RETRY).await;
-            Err(status)
-        }
+        Err(status) => Err(status),
     }
 }
 

@@ -3,19 +3,18 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     cache::Cache,
     object::{Change, ChangeKind, Object},
 };
-use crate::apiserver::registry::Strategy;
-
-/// How long another process may hold the database while it is opened.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::{
+    apiserver::registry::Strategy,
+    sqlite::{Fault, connect},
+};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS objects (
@@ -91,26 +90,13 @@ impl StoreError {
     /// The same error, with the file if the file is to blame.
     pub(super) fn at(self, path: Option<&Path>) -> Self {
         let (Self::Database(error), Some(path)) = (&self, path) else { return self };
-        let unusable = |why| Self::Unusable { path: path.to_owned(), why };
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path: path.to_owned() },
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Damaged { path: path.to_owned() },
-            Some(ErrorCode::CannotOpen) if path.is_dir() => unusable("it is a folder"),
-            Some(ErrorCode::CannotOpen) if path.parent().is_some_and(is_absent) => {
-                unusable("its folder does not exist")
-            }
-            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => unusable("it may not be opened"),
-            Some(ErrorCode::ReadOnly) => unusable("it may not be written"),
-            Some(ErrorCode::DiskFull) => unusable("the disk is full"),
-            Some(ErrorCode::SystemIoFailure) => unusable("reading or writing it failed"),
-            _ => self,
+        match Fault::of(error, path) {
+            Some(Fault::InUse) => Self::InUse { path: path.to_owned() },
+            Some(Fault::Damaged) => Self::Damaged { path: path.to_owned() },
+            Some(Fault::Unusable(why)) => Self::Unusable { path: path.to_owned(), why },
+            None => self,
         }
     }
-}
-
-fn is_absent(folder: &Path) -> bool {
-    // A path without a folder is one in the working directory.
-    !folder.as_os_str().is_empty() && !folder.exists()
 }
 
 /// The connection that the writer owns.
@@ -118,16 +104,7 @@ pub(super) struct Database(Connection);
 
 impl Database {
     pub(super) fn open(path: Option<&Path>) -> Result<Self, StoreError> {
-        let connection = match path {
-            Some(path) => Connection::open(path)?,
-            None => Connection::open_in_memory()?,
-        };
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        // A second process on the same file would not see this one's cache.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        // With WAL, only FULL makes each commit survive a power cut.
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        let connection = connect(path)?;
         connection.execute_batch(SCHEMA)?;
         let database = Self(connection);
         let layout = database.setting("layout")?.and_then(|v| String::from_utf8(v).ok()?.parse().ok());

@@ -59,7 +59,7 @@ fn node() -> NodeName {
 }
 
 async fn settled(log: &DeliveryLog) {
-    while !log.pending().entries.is_empty() {
+    while !log.pending().nodes.is_empty() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

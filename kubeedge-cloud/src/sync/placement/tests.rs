@@ -17,6 +17,10 @@ fn object(kind: &Kind, name: &str, uid: &str, version: u64, extra: &Value) -> No
     NodeObject::new(kind, json!({ "metadata": metadata, "spec": extra })).unwrap()
 }
 
+fn all() -> BTreeSet<ResourceType> {
+    super::super::DELIVERED.into()
+}
+
 fn path(kind: &Kind, name: &str) -> ObjectPath {
     object(kind, name, "x", 1, &Value::Null).path
 }
@@ -104,7 +108,7 @@ fn a_change_of_status_is_nothing_to_tell() {
     assert_eq!(seen(&placement.apply(pod(3, "Running").0, facts.clone())), [""; 0]);
     // Nor is it after a restart of the cloud or the edge: the record knows the digest of what was sent.
     let record = LedgerEntry::of(&first);
-    assert_eq!(placement.resync(&node("e1"), &[record, node_record("e1", 1)]), []);
+    assert_eq!(placement.resync(&node("e1"), &[record, node_record("e1", 1)], &all()), []);
     // An older version never undoes a newer one.
     assert_eq!(seen(&placement.apply(first, facts)), [""; 0]);
 }
@@ -133,6 +137,10 @@ fn a_recreated_object_is_first_deleted() {
     let effects = placement.apply(object(&Kind::POD, "web", "u2", 3, &json!(1)), facts);
     assert_eq!(seen(&effects), ["e1 Delete default/pod/web", "e1 Insert default/pod/web"]);
     assert_eq!(effects.changes[0].1.object.uid.as_str(), "u1");
+    // A list of before brings back nothing.
+    let facts = Facts { node: Some(node("e1")), ..Facts::default() };
+    assert_eq!(placement.apply(object(&Kind::POD, "web", "u1", 2, &json!(1)), facts), Effects::default());
+    assert_eq!(placement.uid(&path(&Kind::POD, "web")).unwrap().as_str(), "u2");
 }
 
 #[test]
@@ -141,8 +149,11 @@ fn what_a_new_list_does_not_have_is_gone() {
     edge_node(&mut placement, "e1", 1);
     pod(&mut placement, "web", Some("e1"), &[], 2);
     pod(&mut placement, "db", Some("e1"), &[], 3);
-    let effects = placement.retain(&ResourceType::Pod, &HashSet::from([path(&Kind::POD, "db")]));
-    assert_eq!(seen(&effects), ["e1 Delete default/pod/web"]);
+    let missing = placement.missing(&ResourceType::Pod, &HashSet::from([path(&Kind::POD, "db")]));
+    let web = (path(&Kind::POD, "web"), Uid::new("web-uid").unwrap());
+    assert_eq!(missing, std::slice::from_ref(&web));
+    assert_eq!(placement.vanish(&web.0, &Uid::new("another").unwrap()), (false, Effects::default()), "it is made anew");
+    assert_eq!(seen(&placement.vanish(&web.0, &web.1).1), ["e1 Delete default/pod/web"]);
     // The node is of another kind.
     assert!(placement.object(&path(&Kind::NODE, "e1")).is_some());
 }
@@ -194,9 +205,39 @@ fn a_node_that_comes_back_gets_what_it_missed_and_nothing_else() {
         node_record("e1", 1),
         node_record("old-self", 1),
     ];
-    let changes = placement.resync(&node("e1"), &ledger);
+    let changes = placement.resync(&node("e1"), &ledger, &all());
     let seen: Vec<_> = changes.iter().map(|change| format!("{:?} {}", change.event, change.object.uid)).collect();
     assert_eq!(seen, ["Delete gone-uid", "Delete another-life", "Update unknown-uid", "Update newer-uid"]);
+}
+
+#[test]
+fn nothing_is_deleted_of_a_kind_that_nobody_follows() {
+    let mut placement = Placement::default();
+    edge_node(&mut placement, "e1", 1);
+    let record = LedgerEntry::of(&object(&Kind::POD, "web", "web-uid", 2, &Value::Null));
+    let ledger = [record, node_record("e1", 1)];
+    assert_eq!(placement.resync(&node("e1"), &ledger, &BTreeSet::from([ResourceType::Device])), []);
+    assert_eq!(placement.resync(&node("e1"), &ledger, &all()).len(), 1);
+}
+
+#[test]
+fn a_record_that_contradicts_what_is_known_is_a_doubt() {
+    let mut placement = Placement::default();
+    edge_node(&mut placement, "e1", 1);
+    pod(&mut placement, "web", Some("e1"), &[], 5);
+    let known = placement.object(&path(&Kind::POD, "web")).unwrap();
+    let mut record = LedgerEntry::of(&known);
+    assert_eq!(placement.doubts(std::slice::from_ref(&record)), []);
+    record.version = ResourceVersion::new(9);
+    assert_eq!(placement.doubts(std::slice::from_ref(&record)), [], "only the status has changed since");
+    record.digest = None;
+    let (web, uid) = (record.path.clone(), record.uid.clone());
+    assert_eq!(placement.doubts(std::slice::from_ref(&record)), [Doubt::Ahead(web.clone(), uid.clone())]);
+    placement.vanish(&web, &uid);
+    assert_eq!(placement.doubts(std::slice::from_ref(&record)), [Doubt::Unknown(web, uid)]);
+    // A Go cloud keeps records of kinds that are not ours.
+    record.path.kind = ResourceType::from_word("rule");
+    assert_eq!(placement.doubts(std::slice::from_ref(&record)), []);
 }
 
 proptest! {
@@ -252,8 +293,10 @@ proptest! {
             }
         }
         for kind in [ResourceType::Pod, ResourceType::ConfigMap, ResourceType::Node] {
-            let effects = placement.retain(&kind, &HashSet::new());
-            take(effects, &mut placement, &mut sent);
+            for (path, uid) in placement.missing(&kind, &HashSet::new()) {
+                let (_, effects) = placement.vanish(&path, &uid);
+                take(effects, &mut placement, &mut sent);
+            }
         }
         prop_assert!(placement.objects.is_empty() && placement.needs.is_empty() && placement.nodes.is_empty());
     }
