@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod authorization;
+mod balancer;
 mod configuration;
 mod devices;
 mod golden;
@@ -9,4 +10,7 @@ mod hub;
 mod outage;
 mod pods;
 mod requests;
+mod several;
 mod support;
+mod sync;
+mod tap;

@@ -1,6 +1,11 @@
 //! A cloud to test, and an edge that speaks as the Go program does.
 
-use std::{collections::HashSet, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use kube::{
@@ -209,7 +214,14 @@ impl Edge {
         credentials: &Credentials,
         headers: &[(&'static str, &str)],
     ) -> Result<WebSocketStream<TlsStream<TcpStream>>, NoLink> {
-        let address = cloud.websocket_addr();
+        Self::dial_at(cloud.websocket_addr(), credentials, headers).await
+    }
+
+    pub(crate) async fn dial_at(
+        address: SocketAddr,
+        credentials: &Credentials,
+        headers: &[(&'static str, &str)],
+    ) -> Result<WebSocketStream<TlsStream<TcpStream>>, NoLink> {
         let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::from(address.ip());
         let stream = TlsConnector::from(credentials.tls()).connect(name, stream).await.map_err(|_| NoLink::Tls)?;
@@ -237,11 +249,15 @@ impl Edge {
     }
 
     pub(crate) async fn connect_as(cloud: &CloudCoreHandle, credentials: &Credentials, name: &str) -> Self {
+        Self::connect_at(cloud.websocket_addr(), credentials, name).await.unwrap()
+    }
+
+    pub(crate) async fn connect_at(address: SocketAddr, credentials: &Credentials, name: &str) -> Result<Self, NoLink> {
         let headers = [("connectionuse", "msg"), ("node_id", name), ("project_id", "e632aba927ea4ac2b575ec1603d56f10")];
-        let socket = Self::dial(cloud, credentials, &headers).await.unwrap();
+        let socket = Self::dial_at(address, credentials, &headers).await?;
         let mut edge = Self { socket, name: name.to_owned(), seen: vec![], taken: HashSet::new() };
         edge.keepalive().await;
-        edge
+        Ok(edge)
     }
 
     pub(crate) async fn keepalive(&mut self) {
@@ -286,11 +302,17 @@ impl Edge {
     }
 
     pub(crate) async fn acknowledge(&mut self, message: &Value) {
+        assert!(self.try_acknowledge(message).await);
+    }
+
+    /// `false` if the connection has ended.
+    pub(crate) async fn try_acknowledge(&mut self, message: &Value) -> bool {
         let mut route = message["route"].clone();
         route["operation"] = "response".into();
         let mut header = header();
         header["parent_msg_id"] = message["header"]["msg_id"].clone();
-        self.send(&json!({ "header": header, "route": route, "content": "OK" })).await;
+        let message = json!({ "header": header, "route": route, "content": "OK" });
+        self.socket.send(Message::text(format!("{message}\n"))).await.is_ok()
     }
 
     /// The first message that is `wanted` and was not returned before; reads on until it comes.

@@ -107,3 +107,93 @@ async fn the_last_word_is_written_even_at_the_end() {
     shutdown.cancel();
     log.run(shutdown).await;
 }
+
+/// Standings as a test sets them.
+#[derive(Default)]
+struct Moods {
+    standings: Mutex<HashMap<NodeName, Standing>>,
+    changed: Mutex<Vec<NodeName>>,
+    wake: Notify,
+}
+
+impl Moods {
+    fn set(&self, node: &NodeName, standing: Standing) {
+        self.standings.lock().unwrap().insert(node.clone(), standing);
+        self.changed.lock().unwrap().push(node.clone());
+        self.wake.notify_one();
+    }
+}
+
+#[async_trait]
+impl Owners for Moods {
+    fn standing(&self, node: &NodeName) -> Standing {
+        self.standings.lock().unwrap().get(node).copied().unwrap_or(Standing::Candidate)
+    }
+
+    async fn changed(&self) -> Vec<NodeName> {
+        loop {
+            let changed = std::mem::take(&mut *self.changed.lock().unwrap());
+            if !changed.is_empty() {
+                return changed;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn nodes(&self) -> Vec<NodeName> {
+        Vec::new()
+    }
+
+    fn clears(&self, _: &NodeName) -> bool {
+        true
+    }
+
+    async fn release(&self, _: &NodeName) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_wait_until_the_node_is_ours_and_are_dropped_when_it_is_not() {
+    let (ledger, moods) = (Arc::new(Fickle::default()), Arc::new(Moods::default()));
+    let log = DeliveryLog::owned(ledger.clone(), moods.clone());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let (log, shutdown) = (log.clone(), shutdown.clone());
+        async move { log.run(shutdown).await }
+    });
+    let other = NodeName::new("edge-2").unwrap();
+    for of in [&node(), &other] {
+        log.delivered(of, &change(ObjectEvent::Update, 7));
+        log.delivered(of, &change(ObjectEvent::Update, 8));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(ledger.writes.load(Ordering::SeqCst), 0);
+    assert_eq!(log.list(&node()).await.unwrap().len(), 1, "it is known all the same");
+
+    moods.set(&node(), Standing::Owner);
+    moods.set(&other, Standing::Other);
+    settled(&log).await;
+    assert_eq!(ledger.list(&node()).await.unwrap()[0].version.unwrap().number(), 8);
+    assert_eq!((ledger.list(&other).await.unwrap(), ledger.writes.load(Ordering::SeqCst)), (vec![], 1));
+    log.delivered(&other, &change(ObjectEvent::Update, 9));
+    assert_eq!(log.list(&other).await.unwrap(), [], "nothing is taken for a node of another instance");
+
+    // Lost while a failed write waits for its next attempt.
+    ledger.failures.store(1, Ordering::SeqCst);
+    log.delivered(&node(), &change(ObjectEvent::Update, 9));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    moods.set(&node(), Standing::Other);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(
+        (ledger.list(&node()).await.unwrap()[0].version.unwrap().number(), ledger.writes.load(Ordering::SeqCst)),
+        (8, 2)
+    );
+    // And won again before that.
+    moods.set(&node(), Standing::Owner);
+    log.delivered(&node(), &change(ObjectEvent::Update, 10));
+    settled(&log).await;
+    assert_eq!(ledger.list(&node()).await.unwrap()[0].version.unwrap().number(), 10);
+    shutdown.cancel();
+    running.await.unwrap();
+}
