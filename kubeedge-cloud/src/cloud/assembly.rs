@@ -42,11 +42,14 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         None => None,
     };
     let quic = builder.quic.map(|address| bind_udp("the QUIC of CloudHub", address)).transpose()?;
-    let https = builder.https.listen("the HTTPS of CloudHub").await?;
+    let https = match builder.https {
+        Some(endpoint) => Some(endpoint.listen("the HTTPS of CloudHub").await?),
+        None => None,
+    };
     let addresses = Addresses {
         websocket: websocket.as_ref().and_then(|listener| listener.local_addr().ok()),
         quic: quic.as_ref().and_then(|socket| socket.local_addr().ok()),
-        https: https.local_addr().ok(),
+        https: https.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
 
     let names: Vec<String> = builder.pki.advertise_addresses.iter().map(ToString::to_string).collect();
@@ -106,12 +109,14 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         router = router.route(Destination::Hub, kubernetes_ca(&ca, clock.clone()));
     }
 
-    let tls = pki.https_config()?;
-    let mut routes = bootstrap::Bootstrap::new(&pki, client.clone())?;
-    if let Some(part) = router.part(Destination::Tasks) {
-        routes = routes.tasks(part);
+    if let Some(listener) = https {
+        let tls = pki.https_config()?;
+        let mut routes = bootstrap::Bootstrap::new(&pki, client.clone())?;
+        if let Some(part) = router.part(Destination::Tasks) {
+            routes = routes.tasks(part);
+        }
+        intake.spawn("HTTPS of CloudHub", bootstrap::serve(listener, tls, routes.router(), intake.token()));
     }
-    intake.spawn("HTTPS of CloudHub", bootstrap::serve(https, tls, routes.router(), intake.token()));
     let tls = pki.websocket_config()?;
     let door = hub.open(builder.authorization.guard(Uplinks::new(router), clock.clone()));
     if let Some(listener) = websocket {

@@ -44,7 +44,7 @@ pub struct CloudCoreBuilder {
     pub(super) hub: HubConfig,
     pub(super) websocket: Option<Endpoint>,
     pub(super) quic: Option<SocketAddr>,
-    pub(super) https: Endpoint,
+    pub(super) https: Option<Endpoint>,
     pub(super) clock: SharedClock,
     pub(super) router: UplinkRouter,
     pub(super) edge_controller: bool,
@@ -123,7 +123,7 @@ impl CloudCoreBuilder {
             hub: HubConfig::default(),
             websocket: Some(any(10000)),
             quic: None,
-            https: any(10002),
+            https: Some(any(10002)),
             clock: Arc::new(SystemClock),
             router: UplinkRouter::new(),
             edge_controller: true,
@@ -175,13 +175,19 @@ impl CloudCoreBuilder {
 
     /// Where nodes get their certificates; port 0 for any.
     pub fn https(mut self, address: SocketAddr) -> Self {
-        self.https = Endpoint::Address(address);
+        self.https = Some(Endpoint::Address(address));
         self
     }
 
     /// Nodes get their certificates from this listener.
     pub fn https_listener(mut self, listener: TcpListener) -> Self {
-        self.https = Endpoint::Listener(listener);
+        self.https = Some(Endpoint::Listener(listener));
+        self
+    }
+
+    /// Hands out no certificates: nodes have to get them elsewhere, or come in by links that need none.
+    pub fn without_https(mut self) -> Self {
+        self.https = None;
         self
     }
 

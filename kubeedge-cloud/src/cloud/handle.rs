@@ -59,7 +59,7 @@ impl CloudCoreHandle {
         self.addresses.quic
     }
 
-    /// Where nodes get their certificates.
+    /// Where nodes get their certificates; port 0 if nowhere.
     pub fn https_addr(&self) -> SocketAddr {
         self.addresses.https.unwrap_or(NOWHERE)
     }
