@@ -76,7 +76,7 @@ impl TokenRefresher {
             && left > period.mul_f64(1.5)
         {
             self.token.send_replace(token);
-            return Ok((left - period).min(period));
+            return Ok(left.saturating_sub(period).min(period));
         }
         let token = mint(&self.authority, &self.config, now)?;
         self.secrets.put_token(token.as_str()).await?;

@@ -43,7 +43,7 @@ impl Source {
                 let network = u128::from(address) >> 64 << 64;
                 Self(Ipv6Addr::from(network).into())
             }
-            address => Self(address),
+            address @ IpAddr::V4(_) => Self(address),
         }
     }
 }

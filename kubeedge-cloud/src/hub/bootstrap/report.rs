@@ -45,11 +45,13 @@ pub(super) struct UpgradeReport {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
 enum UpgradeStatus {
-    UpgradeSuccess,
-    UpgradeFailedRollbackSuccess,
-    UpgradeFailedRollbackFailed,
+    #[serde(rename = "upgrade_success")]
+    Upgraded,
+    #[serde(rename = "upgrade_failed_rollback_success")]
+    RolledBack,
+    #[serde(rename = "upgrade_failed_rollback_failed")]
+    Failed,
 }
 
 /// Kinds of tasks of the first generation.
@@ -123,9 +125,9 @@ impl UpgradeReport {
 impl UpgradeStatus {
     fn parse(text: &str) -> Result<Self, BadReport> {
         match text {
-            "upgrade_success" => Ok(Self::UpgradeSuccess),
-            "upgrade_failed_rollback_success" => Ok(Self::UpgradeFailedRollbackSuccess),
-            "upgrade_failed_rollback_failed" => Ok(Self::UpgradeFailedRollbackFailed),
+            "upgrade_success" => Ok(Self::Upgraded),
+            "upgrade_failed_rollback_success" => Ok(Self::RolledBack),
+            "upgrade_failed_rollback_failed" => Ok(Self::Failed),
             other => {
                 let why =
                     "it must be upgrade_success, upgrade_failed_rollback_success or upgrade_failed_rollback_failed";
