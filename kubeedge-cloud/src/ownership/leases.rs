@@ -12,7 +12,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client, Error,
-    api::{DeleteParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::{WatchStreamExt as _, watcher},
 };
 use kubeedge_core::names::{NodeName, SharedClock};
@@ -291,8 +291,9 @@ impl NodeLeases {
         let seconds = i32::try_from(self.0.times.lives.as_secs().max(1)).unwrap_or(i32::MAX);
         let lease = lease::of_instance(&self.0.me, seconds, self.0.clock.now());
         let name = lease::instance_lease_name(&self.0.me);
-        // Nobody else writes it, so it need not be compared.
-        let written = match in_time(self.0.api.replace(&name, &PostParams::default(), &lease)).await {
+        // Nobody else writes it, so it need not be compared, which a replacement would have to be.
+        let patch = Patch::Merge(&lease);
+        let written = match in_time(self.0.api.patch(&name, &PatchParams::default(), &patch)).await {
             Err(Error::Api(status)) if status.is_not_found() => {
                 in_time(self.0.api.create(&PostParams::default(), &lease)).await
             }

@@ -17,7 +17,7 @@ use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::{Api, Client};
 use kubeedge_cloud::{apiserver::EmbeddedApi, crds::parse_object_sync_name};
 use kubeedge_core::service::BoxError;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::{ServiceExt as _, service_fn};
 
@@ -147,7 +147,8 @@ impl Tap {
             let mut expired = self.0.expired.lock().unwrap();
             if watching && let Some(at) = expired.iter().position(|expired| expired == path) {
                 expired.remove(at);
-                return Some(status(410, "Expired"));
+                let gone = json!({ "type": "ERROR", "object": failure(410, "Expired") });
+                return Some(Response::new(whole(format!("{gone}\n").into())));
             }
             drop(expired);
             if !watching && let Some(list) = self.0.stale.lock().unwrap().remove(path) {
@@ -202,11 +203,14 @@ fn whole(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-fn status(code: u16, reason: &str) -> Response<Body> {
-    let status = serde_json::json!({
+fn failure(code: u16, reason: &str) -> Value {
+    json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason,
-    });
-    let mut response = Response::new(whole(Value::to_string(&status).into()));
+    })
+}
+
+fn status(code: u16, reason: &str) -> Response<Body> {
+    let mut response = Response::new(whole(failure(code, reason).to_string().into()));
     *response.status_mut() = code.try_into().unwrap();
     response
 }

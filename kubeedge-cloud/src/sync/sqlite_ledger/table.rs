@@ -83,7 +83,7 @@ fn try_open(path: &Path) -> Result<Connection, OpenError> {
         _ => OpenError::Database(err),
     };
     let connection = connect(Some(path)).map_err(classify)?;
-    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(classify)?;
+    let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(classify)?;
     if verdict != "ok" {
         return Err(OpenError::Damaged(verdict));
     }
@@ -92,8 +92,25 @@ fn try_open(path: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::Layout(found));
     }
     connection.execute_batch(SCHEMA).map_err(classify)?;
+    // The definition is text in the file, too.
+    if definition(&connection).map_err(classify)?
+        != definition(&fresh().map_err(OpenError::Database)?).map_err(classify)?
+    {
+        return Err(OpenError::Damaged("its table is not the one that it should have".to_owned()));
+    }
     connection.pragma_update(None, "user_version", LAYOUT).map_err(classify)?;
     Ok(connection)
+}
+
+fn fresh() -> rusqlite::Result<Connection> {
+    let connection = connect(None)?;
+    connection.execute_batch(SCHEMA)?;
+    Ok(connection)
+}
+
+fn definition(connection: &Connection) -> rusqlite::Result<Vec<u8>> {
+    let text = "SELECT CAST(group_concat(sql) AS BLOB) FROM sqlite_schema WHERE name = 'acknowledged'";
+    connection.query_row(text, [], |row| row.get(0))
 }
 
 /// Keeps one damaged file, the last: a disk that goes bad must not fill up with them.
@@ -142,7 +159,7 @@ pub(super) fn forget(transaction: &Transaction<'_>, node: &str, uid: &str) -> ru
 /// Rows that cannot be what was once written are taken away.
 pub(super) fn list(transaction: &Transaction<'_>, node: &NodeName) -> rusqlite::Result<Vec<LedgerEntry>> {
     let mut entries = Vec::new();
-    let mut damaged: Vec<String> = Vec::new();
+    let mut damaged: Vec<Vec<u8>> = Vec::new();
     {
         let mut query = transaction.prepare(
             "SELECT uid, namespace, resource, name, api_version, kind, version, digest, checksum
@@ -150,21 +167,22 @@ pub(super) fn list(transaction: &Transaction<'_>, node: &NodeName) -> rusqlite::
         )?;
         let mut rows = query.query([node.as_str()])?;
         while let Some(row) = rows.next()? {
-            let sum: Vec<u8> = row.get(8)?;
-            match read(row)? {
-                Some(entry) if sum == checksum(node.as_str(), &entry) => entries.push(entry),
-                _ => damaged.push(row.get(0)?),
+            match read(row) {
+                Ok(Some((entry, sum))) if sum == checksum(node.as_str(), &entry) => entries.push(entry),
+                // Not even of the right type, perhaps.
+                _ => damaged.push(row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec()),
             }
         }
     }
     for uid in damaged {
-        tracing::warn!(%node, uid, "record of the ledger is damaged, the object is sent again");
-        forget(transaction, node.as_str(), &uid)?;
+        tracing::warn!(%node, uid = %String::from_utf8_lossy(&uid), "record of the ledger is damaged, the object is sent again");
+        let mut delete = transaction.prepare("DELETE FROM acknowledged WHERE node = ?1 AND CAST(uid AS BLOB) = ?2")?;
+        delete.execute(params![node.as_str(), uid])?;
     }
     Ok(entries)
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Option<LedgerEntry>> {
+fn read(row: &Row<'_>) -> rusqlite::Result<Option<(LedgerEntry, Vec<u8>)>> {
     let text = |at: usize| row.get::<_, String>(at);
     let (uid, kind, name) = (text(0)?, ResourceType::from_word(&text(2)?), text(3)?);
     let path = match row.get::<_, Option<String>>(1)? {
@@ -173,7 +191,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Option<LedgerEntry>> {
     };
     let (Ok(uid), Ok(path)) = (Uid::new(uid), path) else { return Ok(None) };
     let version = row.get::<_, Option<i64>>(6)?.and_then(|version| ResourceVersion::new(version.cast_unsigned()));
-    Ok(Some(LedgerEntry { path, uid, api_version: text(4)?, kind: text(5)?, version, digest: row.get(7)? }))
+    let entry = LedgerEntry::new(path, uid, text(4)?, text(5)?).acknowledged(version, row.get(7)?);
+    Ok(Some((entry, row.get(8)?)))
 }
 
 pub(super) fn nodes(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<NodeName>> {
@@ -181,7 +200,7 @@ pub(super) fn nodes(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<NodeN
     let mut rows = query.query([])?;
     let mut nodes = Vec::new();
     while let Some(row) = rows.next()? {
-        nodes.extend(NodeName::new(row.get::<_, String>(0)?));
+        nodes.extend(row.get_ref(0)?.as_str().ok().and_then(|name| NodeName::new(name).ok()));
     }
     Ok(nodes)
 }
