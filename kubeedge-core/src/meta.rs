@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     names::{InvalidName, ResourceVersion, Uid},
+    outbox::OutboxLimit,
     resource::ResourceType,
     service::{BoxError, Subscription, layered_error, seam},
 };
@@ -266,6 +267,9 @@ pub enum MetaError {
     /// There is no room left on the disk; what is stored stays readable.
     #[error("no room left for the metadata store")]
     Full,
+    /// The outbox holds as much as it may, so nothing of the commit was done; room comes as the cloud answers.
+    #[error("the outbox for the cloud is full")]
+    OutboxFull(#[source] OutboxLimit),
     /// Too much is waiting already.
     #[error("metadata store is busy")]
     Busy,
@@ -284,7 +288,12 @@ layered_error!(MetaError);
 impl MetaError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy | Self::TimedOut | Self::Full)
+        matches!(self, Self::Busy | Self::TimedOut | Self::Full | Self::OutboxFull(_))
+    }
+
+    /// Whether a commit that failed like this has surely changed nothing. Otherwise it may have been done.
+    pub fn changed_nothing(&self) -> bool {
+        matches!(self, Self::Busy | Self::Full | Self::OutboxFull(_) | Self::Closed | Self::Conflict { .. })
     }
 }
 

@@ -216,11 +216,7 @@ impl Shared {
         // Stays so if this future is dropped while the store works.
         cell.uncertain = true;
         let outcome = self.store.commit(writes).await;
-        let known = matches!(
-            outcome,
-            Ok(_) | Err(MetaError::Busy | MetaError::Full | MetaError::Closed | MetaError::Conflict { .. })
-        );
-        cell.uncertain = !known;
+        cell.uncertain = outcome.as_ref().is_err_and(|error| !error.changed_nothing());
         outcome.map(drop).map_err(store_error)
     }
 
