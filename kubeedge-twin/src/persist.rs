@@ -4,7 +4,7 @@ use kubeedge_core::{
     message::{Content, Message},
     meta::{Collection, MetaError, MetaKey, MetaWrite, Precondition, Record},
     names::{DeviceId, MessageId, UnixMillis},
-    outbox,
+    outbox::{self, Subject},
     resource::Resource,
     words::{Group, Operation, Source},
 };
@@ -41,10 +41,6 @@ pub(crate) fn key(id: &DeviceId) -> MetaKey {
     MetaKey::new(Collection::twins(), id.namespace().as_str(), id.name().as_str())
 }
 
-fn subject(what: &str, id: &DeviceId) -> String {
-    format!("{what}/{id}")
-}
-
 /// The device in a record.
 pub(crate) fn load(record: &Record) -> Result<Device, serde_json::Error> {
     serde_json::from_slice(&record.value)
@@ -71,14 +67,14 @@ pub(crate) fn tell_twin(id: &DeviceId, twin: &TwinState, now: UnixMillis) -> Res
     let body = payload::twin_full(MessageId::random().as_str(), now, twin);
     let content: Box<RawValue> = serde_json::from_slice(&body).map_err(failed)?;
     let message = message(Resource::DeviceTwin(id.clone()), Content::raw(content), now);
-    Ok(outbox::leave(subject("twin", id), &message))
+    Ok(outbox::leave(&Subject::twin(id), &message))
 }
 
 /// The write that leaves the state for the cloud, as the text that is published on the bus too.
 pub(crate) fn tell_state(id: &DeviceId, body: &[u8], now: UnixMillis) -> MetaWrite {
     let content = Content::text(&String::from_utf8_lossy(body));
     let message = message(Resource::DeviceState(id.clone()), content, now);
-    outbox::leave(subject("state", id), &message)
+    outbox::leave(&Subject::device_state(id), &message)
 }
 
 fn message(resource: Resource, content: Content, now: UnixMillis) -> Message {
@@ -87,7 +83,6 @@ fn message(resource: Resource, content: Content, now: UnixMillis) -> Message {
 
 /// The writes that forget a device and what the cloud has not heard of it.
 pub(crate) fn remove(id: &DeviceId) -> Vec<MetaWrite> {
-    [key(id), outbox::key(subject("twin", id)), outbox::key(subject("state", id))]
-        .map(|key| MetaWrite::Delete(key, Precondition::Always))
-        .into()
+    let forget = MetaWrite::Delete(key(id), Precondition::Always);
+    vec![forget, outbox::withdraw(&Subject::twin(id)), outbox::withdraw(&Subject::device_state(id))]
 }

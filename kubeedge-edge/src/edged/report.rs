@@ -5,7 +5,7 @@ use kubeedge_core::{
     message::{Content, ContentError, Message},
     meta::{Collection, MetaKey, MetaWrite, Precondition, Record},
     names::{Namespace, ObjectName, Uid, UnixMillis},
-    outbox,
+    outbox::{self, Subject},
     resource::{ObjectPath, ResourceType},
     words::{Group, Operation, Source},
 };
@@ -42,12 +42,12 @@ impl PodKey {
         MetaKey::new(Collection::from(&ResourceType::PodStatus), self.namespace.as_str(), self.name.as_str())
     }
 
-    fn status_subject(&self) -> String {
-        format!("podstatus/{self}")
+    fn status_subject(&self) -> Subject {
+        Subject::pod_status(&self.namespace, &self.name)
     }
 
-    fn delete_subject(&self) -> String {
-        format!("poddelete/{self}")
+    fn delete_subject(&self) -> Subject {
+        Subject::pod_deletion(&self.namespace, &self.name)
     }
 
     /// The writes that remember a status and tell it.
@@ -55,7 +55,7 @@ impl PodKey {
         let remembered = Record::new(self.told(), Content::json(told)?.as_json().to_owned());
         Ok(vec![
             MetaWrite::Put(remembered, Precondition::Always),
-            outbox::leave(self.status_subject(), &status_patch(self, told, now)?),
+            outbox::leave(&self.status_subject(), &status_patch(self, told, now)?),
         ])
     }
 
@@ -64,14 +64,13 @@ impl PodKey {
         let options = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": uid}});
         let message = Message::new(now, Source::Edged, Group::Meta, Operation::Delete, self.path(ResourceType::Pod))
             .content(Content::json(&options)?);
-        Ok(outbox::leave(self.delete_subject(), &message))
+        Ok(outbox::leave(&self.delete_subject(), &message))
     }
 
     /// The writes that forget a pod that is gone.
     pub(crate) fn forget(&self) -> Vec<MetaWrite> {
-        [self.told(), outbox::key(self.status_subject()), outbox::key(self.delete_subject())]
-            .map(|key| MetaWrite::Delete(key, Precondition::Always))
-            .into()
+        let told = MetaWrite::Delete(self.told(), Precondition::Always);
+        vec![told, outbox::withdraw(&self.status_subject()), outbox::withdraw(&self.delete_subject())]
     }
 }
 

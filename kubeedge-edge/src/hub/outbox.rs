@@ -1,17 +1,16 @@
-//! Sends what must reach the cloud, until it is answered.
+//! Sends what must reach the cloud, until it is settled.
 
+mod deliver;
 mod queue;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use kubeedge_core::{
-    answer::Answer,
-    message::Message,
-    meta::{MetaError, MetaHandle, Record, Revision},
+    layer::OutboxDrops,
+    meta::MetaHandle,
     outbox,
-    uplink::{LinkState, UplinkError, UplinkHandle},
-    words::Operation,
+    uplink::{LinkState, UplinkHandle},
 };
 use tokio::{
     sync::watch,
@@ -19,7 +18,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::queue::Queue;
+use self::{
+    deliver::{Delivery, Landed, Outcome, Sending},
+    queue::Queue,
+};
 use crate::meta::{Change, Follower};
 
 /// Limits and times of an [`OutboxSender`].
@@ -37,10 +39,11 @@ impl Default for OutboxConfig {
 }
 
 impl OutboxConfig {
-    /// How many entries may wait for their answers at a time; default 16, at least 2. Entries that have failed before
-    /// take at most half of it, so that what the cloud never answers does not hold up the rest.
+    /// How many entries may wait for their answers at a time; default 16, at least 4. Streams take at most a quarter of
+    /// it, each stream one slot, and entries of state that have failed before at most half: so neither a long stream
+    /// nor what the cloud never answers holds up fresh state.
     pub fn concurrency(mut self, entries: usize) -> Self {
-        self.concurrency = entries.max(2);
+        self.concurrency = entries.max(4);
         self
     }
 
@@ -52,23 +55,33 @@ impl OutboxConfig {
     }
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    state: usize,
+    streams: usize,
+}
+
 /// How many entries wait for the cloud. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct OutboxDepth(watch::Receiver<usize>);
+pub struct OutboxDepth {
+    counts: watch::Receiver<Counts>,
+    drops: OutboxDrops,
+}
 
 impl OutboxDepth {
-    /// How many entries a node should have at most. Entries are kept by subject, so their number grows with the number
-    /// of devices and pods and not with time; a writer whose subjects are without number asks [`Self::has_room`] first.
-    pub const LIMIT: usize = 10_000;
-
-    /// How many there are. 0 until the sender has looked.
-    pub fn entries(&self) -> usize {
-        *self.0.borrow()
+    /// How many entries of state there are. 0 until the sender has looked.
+    pub fn state(&self) -> usize {
+        self.counts.borrow().state
     }
 
-    /// Whether a writer may add subjects.
-    pub fn has_room(&self) -> bool {
-        self.entries() < Self::LIMIT
+    /// How many entries of streams there are. 0 until the sender has looked.
+    pub fn streams(&self) -> usize {
+        self.counts.borrow().streams
+    }
+
+    /// How many entries of streams were dropped since the start, because newer ones needed the room.
+    pub fn dropped(&self) -> u64 {
+        self.drops.total()
     }
 
     /// Resolves when nothing waits for the cloud; at once if the sender has ended.
@@ -77,50 +90,48 @@ impl OutboxDepth {
     /// May be dropped and called again.
     pub async fn emptied(&mut self) {
         // An error means that the sender is gone: nothing will change any more.
-        let _ = self.0.wait_for(|entries| *entries == 0).await;
+        let _ = self.counts.wait_for(|counts| *counts == Counts::default()).await;
     }
 }
 
-/// Sends the entries of the [outbox](kubeedge_core::outbox) whenever there is a link, and takes each away once the cloud
-/// has answered.
+/// Sends the entries of the [outbox](kubeedge_core::outbox) whenever there is a link, and takes each away once it is
+/// settled: by the answer of the cloud, or by being written to the link if a KubeEdge cloud answers no message of its
+/// kind ([`outbox::settled_by`]).
 ///
-/// * At least once: an entry is sent until it is answered, over links and restarts. Of each subject at most one message
-///   is under way.
-/// * Newest wins: an entry that was replaced while it was under way stays, and is sent anew.
+/// * At least once: an entry is sent until it is settled, over links and restarts. What is settled by being written may
+///   be lost with the link that it was written to.
+/// * State: newest wins. Of each subject at most one message is under way; an entry that was replaced meanwhile stays,
+///   and is sent anew.
+/// * Streams: in order. Of each stream one message is under way; up to 16 that were written are taken away in one commit,
+///   so a crash may send these again. An entry that fails holds up its stream, and nothing else.
 /// * An answer that this will never work (4xx, but not 408, 409 or 429) drops the entry, with a warning. Any other
 ///   failure, silence included, is tried again after a pause.
-/// * In memory it keeps the subjects, not the messages.
+/// * In memory it keeps subjects and numbers, not messages.
 #[must_use = "nothing is sent unless it runs"]
 #[derive(Debug)]
 pub struct OutboxSender {
     config: OutboxConfig,
     store: MetaHandle,
     uplink: UplinkHandle,
-    depth: watch::Sender<usize>,
-}
-
-type Sending = BoxFuture<'static, (Arc<str>, Revision, Outcome)>;
-
-/// What became of an entry that was sent.
-#[derive(Debug)]
-enum Outcome {
-    /// It is settled: answered, refused for good, or no longer there.
-    Settled,
-    /// Nothing was heard because there is no link.
-    NoLink,
-    /// To be tried again.
-    Failed,
+    drops: OutboxDrops,
+    counts: watch::Sender<Counts>,
 }
 
 impl OutboxSender {
     /// Sends what lies in `store` through `uplink`.
     pub fn new(config: OutboxConfig, store: MetaHandle, uplink: UplinkHandle) -> Self {
-        Self { config, store, uplink, depth: watch::Sender::new(0) }
+        Self { config, store, uplink, drops: OutboxDrops::default(), counts: watch::Sender::default() }
+    }
+
+    /// Shows `drops` in its [`OutboxDepth`].
+    pub fn drops(mut self, drops: OutboxDrops) -> Self {
+        self.drops = drops;
+        self
     }
 
     /// How many entries there are.
     pub fn depth(&self) -> OutboxDepth {
-        OutboxDepth(self.depth.subscribe())
+        OutboxDepth { counts: self.counts.subscribe(), drops: self.drops.clone() }
     }
 
     /// Runs until `shutdown`, or until the store is closed. What is under way then is sent again at the next start.
@@ -135,6 +146,7 @@ impl OutboxSender {
         let mut queue = Queue::new(&self.config);
         let mut follower = Follower::new(self.store.clone(), outbox::selector());
         let mut under_way: FuturesUnordered<Sending> = FuturesUnordered::new();
+        let delivery = Delivery { store: self.store.clone(), uplink: self.uplink.clone() };
         let mut link = self.uplink.state();
         let mut connected = LinkState::default();
         loop {
@@ -144,25 +156,22 @@ impl OutboxSender {
                 queue.restart();
             }
             if state.is_connected() {
-                while let Some((subject, revision)) = queue.take(Instant::now()) {
-                    under_way.push(self.send(subject, revision));
+                while let Some(job) = queue.take(Instant::now()) {
+                    under_way.push(delivery.start(job));
                 }
             }
+            let counts = Counts { state: queue.subjects.len(), streams: queue.lanes.len() };
             // Observers are told of changes only.
-            self.depth.send_if_modified(|depth| std::mem::replace(depth, queue.len()) != queue.len());
+            self.counts.send_if_modified(|known| std::mem::replace(known, counts) != counts);
             let due = queue.next_due().filter(|_| state.is_connected());
             tokio::select! {
                 change = follower.next_patiently() => match change {
                     Some(Change::Listed(records)) => queue.replace_all(records),
                     Some(Change::Put(record)) => queue.put(&record),
-                    Some(Change::Deleted(key)) => queue.remove(&key.name),
+                    Some(Change::Deleted(key)) => queue.remove(&key),
                     None => return,
                 },
-                Some((subject, revision, outcome)) = under_way.next() => match outcome {
-                    Outcome::Settled => queue.settled(&subject, revision),
-                    Outcome::NoLink => queue.returned(&subject),
-                    Outcome::Failed => queue.failed(&subject, Instant::now()),
-                },
+                Some((landed, outcome)) = under_way.next() => land(&mut queue, &landed, &outcome),
                 changed = link.changed() => if changed.is_err() {
                     // The hub is gone, and with it every chance to send.
                     return;
@@ -171,85 +180,16 @@ impl OutboxSender {
             }
         }
     }
-
-    /// Sends the newest entry about `subject`.
-    fn send(&self, subject: Arc<str>, revision: Revision) -> Sending {
-        let (store, uplink) = (self.store.clone(), self.uplink.clone());
-        Box::pin(async move {
-            let record = match store.get(outbox::key(subject.clone())).await {
-                Ok(Some(record)) => record,
-                Ok(None) => return (subject, revision, Outcome::Settled),
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, %subject, "outbox entry cannot be read");
-                    return (subject, revision, Outcome::Failed);
-                }
-            };
-            let sent = record.revision;
-            let outcome = match outbox::message(&record) {
-                Ok(message) => match uplink.request(message).await {
-                    Ok(reply) => judge(&subject, &reply),
-                    Err(UplinkError::Disconnected) => Verdict::Retry(Outcome::NoLink),
-                    Err(error) => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, %subject, "outbox entry not answered");
-                        Verdict::Retry(Outcome::Failed)
-                    }
-                },
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, %subject, "outbox entry is damaged, dropped");
-                    Verdict::Done
-                }
-            };
-            let outcome = match outcome {
-                Verdict::Done => settle(&store, &record).await,
-                Verdict::Retry(outcome) => outcome,
-            };
-            (subject, sent, outcome)
-        })
-    }
 }
 
-enum Verdict {
-    Done,
-    Retry(Outcome),
-}
-
-fn judge(subject: &str, reply: &Message) -> Verdict {
-    if reply.operation == Operation::Error {
-        tracing::warn!(subject, reason = ?reply.content, "the cloud failed on an outbox entry");
-        return Verdict::Retry(Outcome::Failed);
-    }
-    match Answer::read(&reply.content) {
-        Answer::Refused(status) if matches!(status.code, 400..500) && !matches!(status.code, 408 | 409 | 429) => {
-            tracing::warn!(
-                subject,
-                code = status.code,
-                reason = status.message,
-                "the cloud refused an outbox entry, dropped"
-            );
-            Verdict::Done
-        }
-        Answer::Refused(status) => {
-            tracing::debug!(
-                subject,
-                code = status.code,
-                reason = status.message,
-                "the cloud could not take an outbox entry"
-            );
-            Verdict::Retry(Outcome::Failed)
-        }
-        _ => Verdict::Done,
-    }
-}
-
-/// Takes an entry away, unless it was replaced.
-async fn settle(store: &MetaHandle, record: &Record) -> Outcome {
-    match store.commit(vec![outbox::settle(record)]).await {
-        Ok(_) | Err(MetaError::Conflict { .. }) => Outcome::Settled,
-        Err(error) => {
-            // It will be sent again: the cloud takes a repetition.
-            tracing::warn!(error = &error as &dyn std::error::Error, key = %record.key, "outbox entry cannot be removed");
-            Outcome::Failed
-        }
+fn land(queue: &mut Queue, landed: &Landed, outcome: &Outcome) {
+    match (landed, outcome) {
+        (Landed::State(subject, revision), Outcome::Settled) => queue.subjects.settled(subject, *revision),
+        (Landed::State(subject, _), Outcome::NoLink) => queue.subjects.returned(subject),
+        (Landed::State(subject, _), Outcome::Failed) => queue.subjects.failed(subject, Instant::now()),
+        (Landed::Stream(stream, gone), Outcome::Settled) => queue.lanes.landed(stream, gone),
+        (Landed::Stream(stream, gone), Outcome::NoLink) => queue.lanes.returned(stream, gone),
+        (Landed::Stream(stream, gone), Outcome::Failed) => queue.lanes.failed(stream, gone, Instant::now()),
     }
 }
 

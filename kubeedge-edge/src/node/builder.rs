@@ -2,10 +2,12 @@ use std::{fmt, sync::Arc};
 
 use kubeedge_core::{
     bus::BusHandle,
+    layer::OutboxLayer,
     mapper::DriverMaker,
     message::Message,
     meta::{MetaError, MetaHandle},
     names::{InvalidName, NodeName, SharedClock, SystemClock},
+    outbox::OutboxLimits,
     resource::Resource,
     service::BoxError,
     transport::{CloudEndpoint, TransportHandle},
@@ -14,6 +16,7 @@ use kubeedge_core::{
 };
 use kubeedge_mapper::{MapperConfig, MapperHost};
 use kubeedge_twin::{DeviceTwins, TwinsConfig};
+use tower::Layer as _;
 
 use super::{
     handle::EdgeNodeHandle,
@@ -46,6 +49,7 @@ impl EdgeNode {
             clock: Arc::new(SystemClock),
             hub: Box::new(|config| config),
             outbox: OutboxConfig::default(),
+            outbox_limits: OutboxLimits::default(),
             twins: Box::new(|config| config),
             mapper: Box::new(|config| config),
             groups: Vec::new(),
@@ -69,6 +73,7 @@ pub struct EdgeNodeBuilder {
     clock: SharedClock,
     hub: Adjust<HubConfig>,
     outbox: OutboxConfig,
+    outbox_limits: OutboxLimits,
     twins: Adjust<TwinsConfig>,
     mapper: Adjust<MapperConfig>,
     groups: Vec<(Group, Inbound)>,
@@ -158,6 +163,13 @@ impl EdgeNodeBuilder {
         self
     }
 
+    /// How much may wait for the cloud. The node keeps its store within them by an [`OutboxLayer`], so whoever else leaves
+    /// messages for the cloud does it through [`EdgeNodeHandle::store`].
+    pub fn outbox_limits(mut self, limits: OutboxLimits) -> Self {
+        self.outbox_limits = limits;
+        self
+    }
+
     /// Changes limits of the twins.
     pub fn twins(mut self, adjust: impl FnOnce(TwinsConfig) -> TwinsConfig + Send + 'static) -> Self {
         self.twins = Box::new(adjust);
@@ -197,6 +209,8 @@ impl EdgeNodeBuilder {
             endpoint = endpoint.project(project);
         }
 
+        let limited = OutboxLayer::new(self.outbox_limits);
+        let store = MetaHandle::new(limited.layer(store));
         let bus = self.bus.clone().unwrap_or_else(|| BusHandle::of(QuietBus));
         let twins = (self.twins)(TwinsConfig::new(name.clone(), store.clone(), bus, clock.clone()));
         let (device_twins, twins_driver) = DeviceTwins::open(twins).await?;
@@ -209,7 +223,7 @@ impl EdgeNodeBuilder {
         }
         let config = (self.hub)(HubConfig::new(endpoint));
         let (uplink, hub) = HubDriver::new(config, transport, dispatcher.into_inbound(), clock.clone());
-        let outbox_sender = OutboxSender::new(self.outbox, store.clone(), uplink.clone());
+        let outbox_sender = OutboxSender::new(self.outbox, store.clone(), uplink.clone()).drops(limited.drops());
         let outbox = outbox_sender.depth();
 
         let mut parts = Parts::new();

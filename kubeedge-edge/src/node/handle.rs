@@ -50,7 +50,7 @@ impl EdgeNodeHandle {
         &self.device_twins
     }
 
-    /// The metadata store.
+    /// The metadata store, with the limits of the outbox around it: what is left for the cloud goes in here.
     pub fn store(&self) -> &MetaHandle {
         &self.store
     }

@@ -81,7 +81,7 @@ async fn a_pod_lives_from_its_record_to_its_removal() {
     assert!(!log.exists());
     assert_eq!(fs::read_dir(stage.native_dir()).unwrap().count(), 0);
     for subject in ["podstatus/shop/web", "poddelete/shop/web"] {
-        assert_eq!(stage.store.get(outbox::key(subject)).await.unwrap(), None);
+        assert_eq!(stage.store.get(outbox::key(&outbox::Subject::new(subject).unwrap())).await.unwrap(), None);
     }
     agent.stop().await;
 }

@@ -243,7 +243,8 @@ impl Stage {
         let mut watch = self.store.watch(outbox::selector(), Revision::default()).await.unwrap();
         let wait = async {
             loop {
-                if let Some(entry) = self.store.get(outbox::key(subject)).await.unwrap() {
+                if let Some(entry) = self.store.get(outbox::key(&outbox::Subject::new(subject).unwrap())).await.unwrap()
+                {
                     let message = outbox::message(&entry).unwrap();
                     if accept(&message) {
                         return message;

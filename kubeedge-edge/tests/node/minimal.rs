@@ -172,7 +172,7 @@ async fn a_cloud_that_does_not_listen_costs_only_the_link() {
     // More than the link holds, so that it cannot be closed in order.
     let message = Message::new(UnixMillis(0), Source::Twin, Group::Resource, Operation::Update, Resource::Membership);
     for subject in ["a", "b", "c"] {
-        node.store().commit(vec![outbox::leave(subject, &message)]).await.unwrap();
+        node.store().commit(vec![outbox::leave(&outbox::Subject::new(subject).unwrap(), &message)]).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(100)).await; // paused time: everything that can run has run
     let unfinished = node.shutdown(Duration::from_secs(3)).await.unwrap_err();

@@ -104,7 +104,7 @@ impl Rig {
     }
 
     pub(super) async fn outbox(&self, subject: &str) -> Option<Record> {
-        self.store.get(outbox::key(subject)).await.unwrap()
+        self.store.get(outbox::key(&outbox::Subject::new(subject).unwrap())).await.unwrap()
     }
 
     /// Content of the message that is left for the cloud.

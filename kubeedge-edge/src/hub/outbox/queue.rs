@@ -1,97 +1,79 @@
-use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+//! Which entries there are, and which of them is next.
 
-use kubeedge_core::meta::{Record, Revision};
+mod lanes;
+mod subjects;
+
+use std::time::Duration;
+
+use kubeedge_core::{
+    meta::{MetaKey, Record, Revision},
+    outbox::{Entry, Sequence, Stream, Subject},
+};
 use tokio::time::Instant;
 
+use self::{lanes::Lanes, subjects::Subjects};
 use super::OutboxConfig;
 
-/// Which entries there are, and which of them is next.
-///
-/// An entry that is there is in exactly one place: `fresh`, `again`, `later`, or under way.
+/// What to send next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    /// The newest entry about a subject, which is of that revision or newer.
+    State(Subject, Revision),
+    /// The first entries of a stream, in order.
+    Stream(Stream, Vec<Sequence>),
+}
+
+/// Entries of state and of streams, and how many of each may be under way: streams take at most a quarter of the slots,
+/// and state that failed before at most half, so that fresh state always has a quarter.
 pub(super) struct Queue {
-    entries: HashMap<Arc<str>, Entry>,
-    /// Never failed, in order of arrival.
-    fresh: VecDeque<Arc<str>>,
-    /// Failed before, and due again.
-    again: VecDeque<Arc<str>>,
-    /// Failed, and not due yet.
-    later: BTreeSet<(Instant, Arc<str>)>,
-    under_way: usize,
-    retrying: usize,
+    pub(super) subjects: Subjects,
+    pub(super) lanes: Lanes,
     concurrency: usize,
-    first_pause: Duration,
-    longest_pause: Duration,
 }
 
-#[derive(Debug)]
-struct Entry {
-    /// The newest that is known to be in the store; `None` if it was removed while under way.
-    revision: Option<Revision>,
-    failures: u32,
-    place: Place,
+/// Pauses after failures.
+#[derive(Clone, Copy, Debug)]
+struct Pauses {
+    first: Duration,
+    longest: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Fresh,
-    Again,
-    Later(Instant),
-    UnderWay { retry: bool },
+impl Pauses {
+    /// Between half and all of a pause that doubles with each failure.
+    fn after(self, failures: u32) -> Duration {
+        let pause = self.first.saturating_mul(1 << failures.min(16)).min(self.longest);
+        pause.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
 }
 
 impl Queue {
     pub(super) fn new(config: &OutboxConfig) -> Self {
-        Self {
-            entries: HashMap::new(),
-            fresh: VecDeque::new(),
-            again: VecDeque::new(),
-            later: BTreeSet::new(),
-            under_way: 0,
-            retrying: 0,
-            concurrency: config.concurrency,
-            first_pause: config.first_pause,
-            longest_pause: config.longest_pause,
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.entries.values().filter(|entry| entry.revision.is_some()).count()
+        let pauses = Pauses { first: config.first_pause, longest: config.longest_pause };
+        let retries = config.concurrency / 2;
+        Self { subjects: Subjects::new(retries, pauses), lanes: Lanes::new(pauses), concurrency: config.concurrency }
     }
 
     pub(super) fn put(&mut self, record: &Record) {
-        let subject = &record.key.name;
-        if let Some(entry) = self.entries.get_mut(subject) {
-            // A pause goes on: what failed for the older one will mostly fail for the newer one.
-            entry.revision = entry.revision.max(Some(record.revision));
-        } else {
-            let entry = Entry { revision: Some(record.revision), failures: 0, place: Place::Fresh };
-            self.entries.insert(subject.clone(), entry);
-            self.fresh.push_back(subject.clone());
+        match Entry::of(&record.key) {
+            Some(Entry::State(subject)) => self.subjects.put(&subject, record.revision),
+            Some(Entry::Stream(stream, sequence)) => self.lanes.put(&stream, sequence),
+            _ => tracing::debug!(key = %record.key, "record in the outbox that is no entry"),
         }
     }
 
-    pub(super) fn remove(&mut self, subject: &str) {
-        let Some(entry) = self.entries.get_mut(subject) else { return };
-        if matches!(entry.place, Place::UnderWay { .. }) {
-            entry.revision = None;
-        } else {
-            self.forget(subject);
+    pub(super) fn remove(&mut self, key: &MetaKey) {
+        match Entry::of(key) {
+            Some(Entry::State(subject)) => self.subjects.remove(&subject),
+            Some(Entry::Stream(stream, sequence)) => self.lanes.remove(&stream, sequence),
+            _ => {}
         }
     }
 
     /// Takes over all entries that there are.
     pub(super) fn replace_all(&mut self, mut records: Vec<Record>) {
-        let gone: Vec<_> = {
-            let there: BTreeSet<&str> = records.iter().map(|record| &*record.key.name).collect();
-            self.entries.keys().filter(|subject| !there.contains(&***subject)).cloned().collect()
-        };
-        for subject in &gone {
-            self.remove(subject);
-        }
+        let entries: Vec<_> = records.iter().filter_map(|record| Entry::of(&record.key)).collect();
+        self.subjects.retain(&entries);
+        self.lanes.clear();
         // What waits longest goes first.
         records.sort_by_key(|record| record.revision);
         for record in &records {
@@ -99,181 +81,88 @@ impl Queue {
         }
     }
 
-    /// The next entry to send; it is under way from now on.
-    pub(super) fn take(&mut self, now: Instant) -> Option<(Arc<str>, Revision)> {
-        while let Some((due, _)) = self.later.first()
-            && *due <= now
-        {
-            let Some((_, subject)) = self.later.pop_first() else { break };
-            self.place(&subject, Place::Again);
-        }
-        if self.under_way >= self.concurrency {
+    /// What to send next; it is under way from now on.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Job> {
+        if self.subjects.under_way() + self.lanes.under_way() >= self.concurrency {
             return None;
         }
-        let (subject, retry) = match self.fresh.pop_front() {
-            Some(subject) => (subject, false),
-            None if self.retrying < self.concurrency / 2 => (self.again.pop_front()?, true),
-            None => return None,
-        };
-        self.under_way += 1;
-        self.retrying += usize::from(retry);
-        let entry = self.entries.get_mut(&subject)?;
-        entry.place = Place::UnderWay { retry };
-        Some((subject, entry.revision.unwrap_or_default()))
+        if self.lanes.under_way() < self.concurrency / 4
+            && let Some((stream, sequences)) = self.lanes.take(now)
+        {
+            return Some(Job::Stream(stream, sequences));
+        }
+        self.subjects.take(now).map(|(subject, revision)| Job::State(subject, revision))
     }
 
     /// When the next entry that failed is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.later.first().map(|(due, _)| *due)
-    }
-
-    /// The entry of that revision is done; if there is a newer one it is next.
-    pub(super) fn settled(&mut self, subject: &Arc<str>, sent: Revision) {
-        let Some(entry) = self.landed(subject) else { return };
-        match entry.revision {
-            Some(newest) if newest > sent => {
-                entry.failures = 0;
-                self.place(subject, Place::Fresh);
-            }
-            _ => drop(self.entries.remove(subject)),
-        }
-    }
-
-    /// The entry was not sent, through no fault of its own.
-    pub(super) fn returned(&mut self, subject: &Arc<str>) {
-        let Some(entry) = self.landed(subject) else { return };
-        match (entry.revision, entry.failures) {
-            (None, _) => drop(self.entries.remove(subject)),
-            (_, 0) => {
-                entry.place = Place::Fresh;
-                self.fresh.push_front(subject.clone());
-            }
-            _ => self.place(subject, Place::Again),
-        }
-    }
-
-    /// The entry failed: again after a pause.
-    pub(super) fn failed(&mut self, subject: &Arc<str>, now: Instant) {
-        let (first, longest) = (self.first_pause, self.longest_pause);
-        let Some(entry) = self.landed(subject) else { return };
-        if entry.revision.is_none() {
-            self.entries.remove(subject);
-            return;
-        }
-        let pause = first.saturating_mul(1 << entry.failures.min(16)).min(longest);
-        entry.failures += 1;
-        let due = now + pause.mul_f64(0.5 + 0.5 * fastrand::f64());
-        self.place(subject, Place::Later(due));
+        self.subjects.next_due().into_iter().chain(self.lanes.next_due()).min()
     }
 
     /// A new link: whatever failed on the old one may work now.
     pub(super) fn restart(&mut self) {
-        let later = std::mem::take(&mut self.later);
-        let paused: Vec<_> = later.into_iter().map(|(_, subject)| subject).chain(self.again.drain(..)).collect();
-        for subject in paused {
-            self.place(&subject, Place::Fresh);
-        }
-        self.entries.values_mut().for_each(|entry| entry.failures = 0);
-    }
-
-    fn place(&mut self, subject: &Arc<str>, place: Place) {
-        let Some(entry) = self.entries.get_mut(subject) else { return };
-        entry.place = place;
-        match place {
-            Place::Fresh => self.fresh.push_back(subject.clone()),
-            Place::Again => self.again.push_back(subject.clone()),
-            Place::Later(due) => drop(self.later.insert((due, subject.clone()))),
-            Place::UnderWay { .. } => {}
-        }
-    }
-
-    /// The entry is no longer under way.
-    fn landed(&mut self, subject: &str) -> Option<&mut Entry> {
-        let entry = self.entries.get_mut(subject)?;
-        if let Place::UnderWay { retry } = entry.place {
-            self.under_way -= 1;
-            self.retrying -= usize::from(retry);
-        }
-        Some(entry)
-    }
-
-    fn forget(&mut self, subject: &str) {
-        match self.entries.remove(subject).map(|entry| entry.place) {
-            Some(Place::Fresh) => self.fresh.retain(|other| **other != *subject),
-            Some(Place::Again) => self.again.retain(|other| **other != *subject),
-            Some(Place::Later(due)) => self.later.retain(|(at, other)| *at != due || **other != *subject),
-            Some(Place::UnderWay { .. }) | None => {}
-        }
+        self.subjects.restart();
+        self.lanes.restart();
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use kubeedge_core::outbox;
-
     use super::*;
 
-    fn record(subject: &str, revision: u64) -> Record {
-        let mut record = Record::new(outbox::key(subject), "{}");
+    fn record(entry: &Entry, revision: u64) -> Record {
+        let mut record = Record::new(entry.key(), "{}");
         record.revision = Revision(revision);
         record
     }
 
-    fn taken(queue: &mut Queue, now: Instant) -> Vec<String> {
-        std::iter::from_fn(|| queue.take(now)).map(|(subject, _)| subject.to_string()).collect()
+    fn state(text: &str) -> Entry {
+        Entry::State(Subject::new(text).unwrap())
+    }
+
+    fn stream(name: &str, sequence: u64) -> Entry {
+        Entry::Stream(Stream::new(name).unwrap(), Sequence(sequence))
+    }
+
+    fn taken(queue: &mut Queue, now: Instant) -> (usize, usize) {
+        let jobs: Vec<_> = std::iter::from_fn(|| queue.take(now)).collect();
+        let streams = jobs.iter().filter(|job| matches!(job, Job::Stream(..))).count();
+        (jobs.len() - streams, streams)
     }
 
     #[test]
-    fn an_entry_that_was_replaced_under_way_is_sent_again() {
+    fn streams_state_that_fails_and_fresh_state_have_their_slots() {
         let now = Instant::now();
-        let mut queue = Queue::new(&OutboxConfig::default());
-        queue.put(&record("a", 1));
-        let (subject, revision) = queue.take(now).unwrap();
-        queue.put(&record("a", 2));
-        assert!(queue.take(now).is_none(), "one at a time per subject");
-        queue.settled(&subject, revision);
-        assert_eq!(queue.take(now).unwrap().1, Revision(2));
-        queue.settled(&subject, Revision(2));
-        assert_eq!((queue.len(), queue.take(now)), (0, None));
-    }
-
-    #[test]
-    fn what_always_fails_leaves_room_for_the_rest() {
-        let start = Instant::now();
-        let mut queue = Queue::new(&OutboxConfig::default().concurrency(4));
-        (0..10).for_each(|count| queue.put(&record(&format!("dead-{count}"), count + 1)));
-        let mut now = start;
-        // Every dead entry fails once.
-        for _ in 0..3 {
-            for subject in taken(&mut queue, now) {
-                queue.failed(&subject.as_str().into(), now);
+        let mut queue = Queue::new(&OutboxConfig::default().concurrency(8));
+        for number in 1..=100 {
+            queue.put(&record(&stream(&format!("s{}", number % 5), number), number));
+            queue.put(&record(&state(&format!("dead/{number}")), number));
+        }
+        assert_eq!(taken(&mut queue, now), (6, 2), "a quarter for streams");
+        let late = now + Duration::from_secs(60);
+        for _ in 0..100 {
+            for number in 1..=100 {
+                queue.subjects.failed(&Subject::new(format!("dead/{number}")).unwrap(), now);
             }
+            while let Some(Job::State(..)) = queue.take(now) {}
         }
-        now += Duration::from_secs(1);
-        assert_eq!(taken(&mut queue, now).len(), 2, "half of the slots");
-        queue.put(&record("live", 20));
-        assert_eq!(taken(&mut queue, now), ["live"]);
-        queue.restart();
-        assert_eq!(taken(&mut queue, now).len(), 1, "after a restart all are fresh again, within the limit");
+        assert_eq!(taken(&mut queue, late), (4, 0), "half for what fails");
+        for number in 0..10 {
+            queue.put(&record(&state(&format!("fresh/{number}")), 200));
+        }
+        assert_eq!(taken(&mut queue, late), (2, 0), "and the rest for what is fresh");
     }
 
     #[test]
-    fn a_removed_entry_is_nowhere() {
+    fn all_entries_are_taken_over() {
         let now = Instant::now();
         let mut queue = Queue::new(&OutboxConfig::default());
-        for subject in ["waiting", "under-way", "failed"] {
-            queue.put(&record(subject, 1));
-        }
-        let all: Vec<Arc<str>> = taken(&mut queue, now).iter().map(|subject| subject.as_str().into()).collect();
-        queue.failed(&all[2], now);
-        queue.returned(&all[0]);
-        queue.replace_all(Vec::new());
-        assert_eq!(queue.len(), 0);
-        assert_eq!((queue.take(now), queue.next_due()), (None, None));
-        queue.failed(&all[1], now);
-        assert_eq!(queue.next_due(), None, "a removed entry is not tried again");
-        queue.put(&record("under-way", 2));
-        assert_eq!(taken(&mut queue, now), ["under-way"]);
+        queue.put(&record(&stream("s", 1), 1));
+        queue.put(&record(&state("a"), 2));
+        queue.replace_all(vec![record(&stream("s", 2), 3), record(&stream("s", 3), 4), record(&state("b"), 5)]);
+        assert_eq!((queue.subjects.len(), queue.lanes.len()), (1, 2));
+        let Some(Job::Stream(_, sequences)) = queue.take(now) else { panic!("the stream is first") };
+        assert_eq!(sequences, [Sequence(2), Sequence(3)]);
     }
 }
