@@ -19,7 +19,7 @@ use kubeedge_core::{
     message::{Content, Message},
     meta::MetaHandle,
     names::{UnixMillis, WallClock as _},
-    outbox,
+    outbox::{self, Subject},
     resource::{ObjectPath, ResourceType},
     testing::{ManualClock, MemoryStore},
     transport::TransportHandle,
@@ -128,7 +128,8 @@ async fn a_renewed_certificate_is_used_at_once_and_nothing_is_lost_meanwhile() {
             let path = ObjectPath::namespaced("default", ResourceType::PodPatch, &format!("pod-{number}")).unwrap();
             let message = Message::new(field.clock.now(), Source::Edged, Group::Meta, Operation::Patch, path);
             let message = message.content(Content::text(&number.to_string()));
-            store.commit(vec![outbox::leave(format!("pod-{number}"), &message)]).await.unwrap();
+            let subject = Subject::new(format!("pod-{number}")).unwrap();
+            store.commit(vec![outbox::leave(&subject, &message)]).await.unwrap();
         }
     };
     leave(0..100).await;

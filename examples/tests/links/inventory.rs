@@ -19,6 +19,8 @@ async fn connect(world: &World, store: MetaHandle, extensions: Extensions) -> (M
     let compared = || edge.seen.lock().unwrap().iter().any(|seen| seen.resource == Resource::MembershipDetail);
     eventually(async || compared()).await;
     eventually(async || edge.count(&ResourceType::Pod).await == 1).await;
+    // The first connection changes the node: it names the cloud that has it.
+    eventually(async || edge.node_is_annotated().await).await;
     let objects = edge.objects();
     let store = edge.stop().await;
     let node = NodeName::new("edge-1").unwrap();

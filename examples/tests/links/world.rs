@@ -157,6 +157,12 @@ impl Edge {
         self.store.list(Selector::all(Collection::from(kind))).await.unwrap().len()
     }
 
+    /// Whether the node that is stored names its cloud.
+    pub(crate) async fn node_is_annotated(&self) -> bool {
+        let nodes = self.store.list(Selector::all(Collection::from(&ResourceType::Node))).await.unwrap();
+        nodes.iter().any(|node| String::from_utf8_lossy(&node.value).contains(r#""cloudcore":"#))
+    }
+
     /// Waits for the objects of [`World::populate`].
     pub(crate) async fn populated(&self) {
         for kind in [ResourceType::Node, ResourceType::ConfigMap, ResourceType::Pod] {

@@ -121,7 +121,9 @@ impl Lanes {
     fn land(&mut self, stream: &Stream, gone: &[Sequence], place: impl FnOnce(&mut Lane, Pauses) -> Place) {
         let Some(lane) = self.lanes.get_mut(stream).filter(|lane| lane.place == Place::UnderWay) else { return };
         self.under_way -= 1;
-        gone.iter().for_each(|sequence| drop(lane.waiting.remove(sequence)));
+        for sequence in gone {
+            lane.waiting.remove(sequence);
+        }
         lane.place = place(lane, self.pauses);
         if lane.place == Place::Ready {
             self.ready.push_back(stream.clone());
