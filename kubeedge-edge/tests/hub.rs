@@ -10,6 +10,10 @@ mod dispatch;
 mod link;
 #[path = "hub/outbox.rs"]
 mod outbox;
+#[path = "hub/outbox_crash.rs"]
+mod outbox_crash;
+#[path = "hub/outbox_streams.rs"]
+mod outbox_streams;
 #[path = "hub/server.rs"]
 mod server;
 #[path = "hub/websocket.rs"]

@@ -10,7 +10,7 @@ const WINDOW: usize = 16;
 
 /// Streams and the numbers of their entries. Of each stream one window is under way at a time, so its order is kept.
 pub(in super::super) struct Lanes {
-    lanes: BTreeMap<Stream, Lane>,
+    all: BTreeMap<Stream, Lane>,
     /// Those to be served, in turn.
     ready: VecDeque<Stream>,
     under_way: usize,
@@ -35,12 +35,12 @@ enum Place {
 
 impl Lanes {
     pub(super) fn new(pauses: Pauses) -> Self {
-        Self { lanes: BTreeMap::new(), ready: VecDeque::new(), under_way: 0, pauses }
+        Self { all: BTreeMap::new(), ready: VecDeque::new(), under_way: 0, pauses }
     }
 
     /// How many entries there are.
     pub(in super::super) fn len(&self) -> usize {
-        self.lanes.values().map(|lane| lane.waiting.len()).sum()
+        self.all.values().map(|lane| lane.waiting.len()).sum()
     }
 
     pub(super) fn under_way(&self) -> usize {
@@ -48,7 +48,7 @@ impl Lanes {
     }
 
     pub(super) fn put(&mut self, stream: &Stream, sequence: Sequence) {
-        let lane = self.lanes.entry(stream.clone()).or_default();
+        let lane = self.all.entry(stream.clone()).or_default();
         lane.waiting.insert(sequence);
         if lane.place == Place::Idle {
             lane.place = Place::Ready;
@@ -57,26 +57,26 @@ impl Lanes {
     }
 
     pub(super) fn remove(&mut self, stream: &Stream, sequence: Sequence) {
-        if let Some(lane) = self.lanes.get_mut(stream) {
+        if let Some(lane) = self.all.get_mut(stream) {
             lane.waiting.remove(&sequence);
         }
     }
 
     /// Forgets all entries, but not what is under way or paused.
     pub(super) fn clear(&mut self) {
-        self.lanes.values_mut().for_each(|lane| lane.waiting.clear());
+        self.all.values_mut().for_each(|lane| lane.waiting.clear());
     }
 
     /// The next entries of the stream whose turn it is.
     pub(super) fn take(&mut self, now: Instant) -> Option<(Stream, Vec<Sequence>)> {
-        for (stream, lane) in &mut self.lanes {
+        for (stream, lane) in &mut self.all {
             if matches!(lane.place, Place::Later(due) if due <= now) {
                 lane.place = Place::Ready;
                 self.ready.push_back(stream.clone());
             }
         }
         while let Some(stream) = self.ready.pop_front() {
-            let Some(lane) = self.lanes.get_mut(&stream) else { continue };
+            let Some(lane) = self.all.get_mut(&stream) else { continue };
             if lane.waiting.is_empty() {
                 lane.place = Place::Idle;
                 continue;
@@ -91,7 +91,7 @@ impl Lanes {
     /// When the next stream that failed is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let due = |lane: &Lane| if let Place::Later(due) = lane.place { Some(due) } else { None };
-        self.lanes.values().filter_map(due).min()
+        self.all.values().filter_map(due).min()
     }
 
     /// A window has landed: `gone` is settled, and with the rest nothing went wrong.
@@ -119,7 +119,7 @@ impl Lanes {
     }
 
     fn land(&mut self, stream: &Stream, gone: &[Sequence], place: impl FnOnce(&mut Lane, Pauses) -> Place) {
-        let Some(lane) = self.lanes.get_mut(stream).filter(|lane| lane.place == Place::UnderWay) else { return };
+        let Some(lane) = self.all.get_mut(stream).filter(|lane| lane.place == Place::UnderWay) else { return };
         self.under_way -= 1;
         for sequence in gone {
             lane.waiting.remove(sequence);
@@ -131,7 +131,7 @@ impl Lanes {
     }
 
     pub(super) fn restart(&mut self) {
-        for (stream, lane) in &mut self.lanes {
+        for (stream, lane) in &mut self.all {
             lane.failures = 0;
             if matches!(lane.place, Place::Later(_)) {
                 lane.place = Place::Ready;
