@@ -59,8 +59,9 @@ async fn what_a_node_asks_for_is_done_in_its_name_when_authorization_is_enforced
             calls.iter().filter(|call| call.0 == method && call.1 == path).map(|call| call.2.clone()).collect();
         of
     };
-    assert_eq!(who("POST", "/api/v1/nodes"), [as_node.clone()]);
-    assert_eq!(who("PATCH", "/api/v1/namespaces/default/pods/web/status"), [as_node]);
+    for (method, path) in [("POST", "/api/v1/nodes"), ("PATCH", "/api/v1/namespaces/default/pods/web/status")] {
+        assert_eq!(who(method, path), std::slice::from_ref(&as_node), "{method} {path}");
+    }
     let patches = who("PATCH", "/api/v1/nodes/edge-1");
     assert!(!patches.is_empty() && patches.iter().all(Option::is_none), "{patches:?}");
 
