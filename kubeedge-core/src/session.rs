@@ -114,7 +114,8 @@ pub enum SessionEvent {
     Deliver(Message),
     /// An answer for which nobody waits any more. It changes nothing, but it must be acknowledged, or it comes again.
     Late(Message),
-    /// The peer could not carry out a message that waits for its acknowledgement; it will be sent again.
+    /// The peer could not carry out a message that waits for its acknowledgement. It will be sent again, unless it is
+    /// [withdrawn](Session::withdraw).
     Refused(Ticket, String),
     /// A submitted message was settled, or will never be.
     Settled(Ticket, Result<Receipt, Unsettled>),
@@ -268,6 +269,12 @@ impl Session {
             _ if self.config.delivers_answers => self.events.push_back(SessionEvent::Late(message)),
             _ => {}
         }
+    }
+
+    /// Takes back a message that is not settled: it is not sent again, its place in the window is free, and nobody is told
+    /// of it any more. An acknowledgement that comes all the same changes nothing. Tells whether it was there.
+    pub fn withdraw(&mut self, ticket: Ticket) -> bool {
+        self.flights.remove(ticket).is_some()
     }
 
     fn known(&self, id: &MessageId) -> Option<(Ticket, &Wait)> {

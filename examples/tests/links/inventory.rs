@@ -69,9 +69,12 @@ async fn records_that_were_lost_are_written_again_and_nothing_is_sent() {
     let records = world.api("reliablesyncs.kubeedge.io/v1alpha1", "ObjectSync", "objectsyncs", true);
     records.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
     eventually(async || recorded(&world).await == 1).await;
-    let (_, objects) = connect(&world, store, Extensions::all()).await;
-    assert_eq!(objects, Vec::<String>::new());
+    let identity = world.identity("edge-1").await;
+    let transport = TransportHandle::of(WebSocket::new(identity));
+    let edge = Edge::start_with("edge-1", world.cloud.websocket_addr(), transport, store);
     eventually(async || recorded(&world).await == 3).await;
+    assert_eq!(edge.objects(), Vec::<String>::new());
+    edge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,10 @@
 //! One connection: the link on one side, the session and the mailbox of the node on the other.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, Stream as _, future::BoxFuture, stream::FuturesUnordered};
@@ -27,6 +28,9 @@ use super::{
 
 /// So many times more requests are held than carried out at a time.
 const HELD: usize = 8;
+/// After an object was refused for the first time; doubles up to [`LONGEST_REST`].
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +75,10 @@ pub(super) struct Conversation<'a, L: ?Sized> {
     notice: Option<Message>,
     ask: Option<Asked>,
     in_flight: HashMap<Ticket, Uid>,
+    /// How often each object was refused since it was last taken.
+    refusals: HashMap<Uid, u32>,
+    /// Objects that were refused, by the time at which they are sent again.
+    resting: BTreeSet<(Instant, Uid)>,
     asked: HashMap<Ticket, Reply>,
     timer: Pin<Box<Sleep>>,
     dropped: u64,
@@ -103,6 +111,8 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
             notice: None,
             ask: None,
             in_flight: HashMap::new(),
+            refusals: HashMap::new(),
+            resting: BTreeSet::new(),
             asked: HashMap::new(),
             timer: Box::pin(sleep_until(now)),
             dropped: 0,
@@ -195,10 +205,7 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
             match event {
                 SessionEvent::Deliver(message) => self.deliver(message),
                 SessionEvent::Settled(ticket, how) => self.settled(ticket, how),
-                SessionEvent::Refused(ticket, why) => {
-                    let uid = self.in_flight.get(&ticket);
-                    tracing::warn!(node = %self.node, ?uid, why = short(&why), "node cannot take an object, it will be tried again");
-                }
+                SessionEvent::Refused(ticket, why) => self.refused(ticket, &why),
                 SessionEvent::Ended(SessionEnd::KeepaliveMissed) => return Err(ConversationEnd::KeepaliveMissed),
                 _ => {}
             }
@@ -208,6 +215,7 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
 
     fn settled(&mut self, ticket: Ticket, how: Result<Receipt, Unsettled>) {
         if let Some(uid) = self.in_flight.remove(&ticket) {
+            self.refusals.remove(&uid);
             if let Some(change) = self.mailbox.settle(&uid, how.is_ok()) {
                 self.acknowledged(&change);
             }
@@ -219,6 +227,20 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
             };
             // Whoever asked may have gone.
             drop(reply.send(answer));
+        }
+    }
+
+    /// An object that the node cannot take does not hold up the others: it gives its place in the window, and is sent again
+    /// after a pause.
+    fn refused(&mut self, ticket: Ticket, why: &str) {
+        let Some(uid) = self.in_flight.remove(&ticket) else { return };
+        self.session.withdraw(ticket);
+        let refusals = self.refusals.entry(uid.clone()).or_default();
+        let rest = FIRST_REST.saturating_mul(1 << (*refusals).min(16)).min(LONGEST_REST);
+        *refusals += 1;
+        tracing::warn!(node = %self.node, %uid, why = short(why), ?rest, "node cannot take an object, it will be tried again");
+        if self.mailbox.rest(&uid) {
+            self.resting.insert((Instant::now() + rest, uid));
         }
     }
 
@@ -258,7 +280,8 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
             return Err(ConversationEnd::WriteTimeout);
         }
         let session = self.session.poll_timeout().map(Instant::from_std);
-        let Some(next) = [stall, session].into_iter().flatten().min() else { return Ok(false) };
+        let rested = self.resting.first().map(|(due, _)| *due);
+        let Some(next) = [stall, session, rested].into_iter().flatten().min() else { return Ok(false) };
         if next > now {
             if self.timer.deadline() != next {
                 self.timer.as_mut().reset(next);
@@ -267,7 +290,13 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
                 return Ok(false);
             }
         }
-        self.session.handle_timeout(Instant::now().into_std(), self.hub.clock.now());
+        let now = Instant::now();
+        while self.resting.first().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, uid)) = self.resting.pop_first() {
+                self.mailbox.rested(&uid);
+            }
+        }
+        self.session.handle_timeout(now.into_std(), self.hub.clock.now());
         Ok(true)
     }
 

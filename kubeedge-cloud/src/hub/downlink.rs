@@ -97,6 +97,7 @@ pub struct DownlinkQueue {
     order: VecDeque<Uid>,
     waiting: HashMap<Uid, ObjectChange>,
     in_flight: HashMap<Uid, ObjectChange>,
+    resting: HashMap<Uid, ObjectChange>,
     once: VecDeque<Message>,
     dropped: u64,
 }
@@ -117,6 +118,7 @@ impl DownlinkQueue {
             order: VecDeque::new(),
             waiting: HashMap::new(),
             in_flight: HashMap::new(),
+            resting: HashMap::new(),
             once: VecDeque::new(),
             dropped: 0,
         }
@@ -140,12 +142,15 @@ impl DownlinkQueue {
             }
             return Ok(());
         }
-        if self.in_flight.get(uid).is_some_and(|sent| sent.covers(&change)) {
+        let told = self.in_flight.get(uid).or_else(|| self.resting.get(uid));
+        if told.is_some_and(|told| told.covers(&change)) {
             return Ok(());
         }
-        if self.order.len() >= self.objects {
+        if self.len() >= self.objects {
             return Err(QueueFull);
         }
+        // What was refused may be taken in its newer version.
+        self.resting.remove(uid);
         self.order.push_back(uid.clone());
         self.waiting.insert(uid.clone(), change);
         Ok(())
@@ -188,14 +193,33 @@ impl DownlinkQueue {
         None
     }
 
-    /// How many objects wait, those in flight not counted.
+    /// The node could not take the change that was in flight. Unless a newer one waits already, it rests until
+    /// [`rested`](Self::rested); tells whether it does.
+    pub fn rest(&mut self, uid: &Uid) -> bool {
+        let Some(change) = self.in_flight.remove(uid) else { return false };
+        let rests = !self.waiting.contains_key(uid);
+        if rests {
+            self.resting.insert(uid.clone(), change);
+        }
+        rests
+    }
+
+    /// A change that was resting waits again.
+    pub fn rested(&mut self, uid: &Uid) {
+        if let Some(change) = self.resting.remove(uid) {
+            self.order.push_back(uid.clone());
+            self.waiting.insert(uid.clone(), change);
+        }
+    }
+
+    /// How many objects wait or rest, those in flight not counted.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.order.len() + self.resting.len()
     }
 
     /// Whether nothing waits and nothing is in flight.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty() && self.in_flight.is_empty() && self.once.is_empty()
+        self.len() == 0 && self.in_flight.is_empty() && self.once.is_empty()
     }
 
     /// How many messages that are sent once were dropped.

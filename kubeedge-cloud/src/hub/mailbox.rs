@@ -118,6 +118,14 @@ impl Mailbox {
         self.state().queue.settle(uid, acknowledged)
     }
 
+    pub(super) fn rest(&self, uid: &Uid) -> bool {
+        self.state().queue.rest(uid)
+    }
+
+    pub(super) fn rested(&self, uid: &Uid) {
+        self.state().queue.rested(uid);
+    }
+
     pub(super) fn dropped(&self) -> u64 {
         self.state().queue.dropped()
     }

@@ -146,6 +146,39 @@ async fn what_is_not_acknowledged_comes_again_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_refused_does_not_hold_up_the_others() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    site.make_node("edge-1").await;
+    for name in ["a", "b", "c", "d"] {
+        create(&site.pods(), pod(name, "edge-1", &[])).await;
+    }
+    // One at a time, as a Go edge takes them; the resends of the session come 5 s apart.
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    let (mut refused, mut taken) = (0, std::collections::BTreeSet::new());
+    let begin = std::time::Instant::now();
+    while refused < 2 || taken.len() < 3 {
+        let message = edge.next_silent().await.unwrap();
+        let resource = message["route"]["resource"].as_str().unwrap().to_owned();
+        if resource == "default/pod/a" {
+            let mut route = message["route"].clone();
+            route["operation"] = "error".into();
+            let mut header = crate::support::header();
+            header["parent_msg_id"] = message["header"]["msg_id"].clone();
+            edge.send(&json!({ "header": header, "route": route, "content": "disk full" })).await;
+            refused += 1;
+        } else if message["route"]["group"] == "resource" {
+            edge.acknowledge(&message).await;
+            if resource.starts_with("default/pod/") {
+                taken.insert(resource);
+            }
+        }
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    cloud.shutdown(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_from_one_node_does_not_delay_another() {
     let site = Site::new().await;
     let cloud = site.cloud().await;

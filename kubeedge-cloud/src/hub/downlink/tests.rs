@@ -210,3 +210,23 @@ proptest! {
         prop_assert_eq!(node, expected);
     }
 }
+
+#[test]
+fn what_was_refused_rests_until_its_time_or_until_there_is_a_newer_version() {
+    let version = |change: Option<ObjectChange>| change.unwrap().object.version.unwrap().number();
+    let mut queue = DownlinkQueue::default();
+    queue.put(update("a", 1)).unwrap();
+    let uid = queue.next_object().unwrap().object.uid.clone();
+    assert!(queue.rest(&uid));
+    assert!(queue.next_object().is_none() && !queue.is_empty());
+    queue.put(update("a", 1)).unwrap();
+    assert!(queue.next_object().is_none(), "the same again changes nothing");
+    queue.rested(&uid);
+    assert_eq!(version(queue.next_object()), 1);
+    assert!(queue.rest(&uid));
+    queue.put(update("a", 2)).unwrap();
+    assert_eq!(version(queue.next_object()), 2, "a newer one need not wait");
+    queue.rested(&uid);
+    assert!(queue.settle(&uid, true).is_some());
+    assert!(queue.is_empty());
+}
