@@ -81,7 +81,6 @@ impl CloudCoreConfig {
         let sync = &self.modules.sync_controller;
         let refused = |why| Err(ConfigError::value("modules.syncController.ledger", &sync.ledger.as_str().into(), why));
         match sync.ledger.as_str() {
-            SyncControllerConfig::CRD => Ok(()),
             SyncControllerConfig::SQLITE if !self.embedded_api.enable => {
                 refused("it needs embeddedAPI.enable: other clouds of a cluster would not see the records")
             }
@@ -97,7 +96,7 @@ impl CloudCoreConfig {
                     "it must not be that of embeddedAPI",
                 ))
             }
-            SyncControllerConfig::SQLITE => Ok(()),
+            SyncControllerConfig::CRD | SyncControllerConfig::SQLITE => Ok(()),
             _ => refused("it must be crd or sqlite"),
         }
     }

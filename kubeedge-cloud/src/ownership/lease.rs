@@ -69,9 +69,9 @@ pub(super) fn node_lease_name(node: &NodeName) -> String {
         return whole;
     }
     let digest = digest(&SHA256, node.as_str().as_bytes());
-    let digest: String = digest.as_ref().iter().take(DIGEST).map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest.as_ref().first_chunk::<DIGEST>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
     let cut = whole.get(..LONGEST - 2 * DIGEST - 1).unwrap_or(&whole).trim_end_matches(['.', '-']);
-    format!("{cut}-{digest}")
+    format!("{cut}-{digest:016x}")
 }
 
 pub(super) fn instance_lease_name(instance: &InstanceName) -> String {
@@ -80,7 +80,7 @@ pub(super) fn instance_lease_name(instance: &InstanceName) -> String {
 
 /// The claim of `holder` for a node that was `before` somebody's.
 pub(super) fn claim(node: &NodeName, holder: &InstanceName, before: Option<&Held>, now: UnixMillis) -> Lease {
-    let taken = before.filter(|before| before.holder != *holder).is_some();
+    let taken = before.is_some_and(|before| before.holder != *holder);
     let since = before.filter(|_| !taken).and_then(|before| before.since.clone()).or_else(|| time(now));
     let transitions = before.map_or(0, |before| before.transitions.saturating_add(i32::from(taken)));
     let mut lease = lease(node_lease_name(node), OF_NODE, holder, now);

@@ -137,7 +137,7 @@ impl NodeLeases {
     /// What was claimed stays claimed.
     pub async fn run(&self, shutdown: CancellationToken) {
         let work = async { tokio::join!(self.follow(), self.renew(), self.connections(), self.claim(), self.tidy()) };
-        let _stopped = shutdown.run_until_cancelled(work).await;
+        let _stopped = shutdown.run_until_cancelled(Box::pin(work)).await;
         let name = lease::instance_lease_name(&self.0.me);
         // If that fails, the others see soon that it is not renewed.
         let _left = in_time(self.0.api.delete(&name, &DeleteParams::default())).await;
@@ -166,7 +166,9 @@ impl NodeLeases {
                         state.instances.retain(&std::mem::take(&mut instances));
                         state.holdings.retain(&std::mem::take(&mut nodes))
                     };
-                    gone.into_iter().for_each(|(node, verdict)| self.obey(&node, verdict));
+                    for (node, verdict) in gone {
+                        self.obey(&node, verdict);
+                    }
                     self.0.listed.send_replace(true);
                 }
                 Err(err) => {
