@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use futures_util::SinkExt as _;
 use kubeedge_core::{
     service::BoxError,
     transport::{CloudEndpoint, Transport as _},
@@ -29,6 +30,8 @@ const PING: Duration = Duration::from_millis(500);
 const VISIT: Duration = Duration::from_millis(100);
 /// Between two connections of one half-open peer.
 const ANEW: Duration = Duration::from_millis(100);
+/// For the cloud to answer the close of a visitor's link.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// What a half-open peer says: the head of a TLS record, and nothing after it.
 const BEGIN: [u8; 5] = [0x16, 0x03, 0x01, 0x02, 0x00];
 
@@ -126,9 +129,9 @@ async fn watch(stage: &Stage, good: &Fleet, visitor: &(WebSocket, CloudEndpoint)
     while Instant::now() < end {
         let start = Instant::now();
         match tokio::time::timeout(stage.options.patience, visitor.0.dial(visitor.1.clone())).await {
-            Ok(Ok(link)) => {
+            Ok(Ok(mut link)) => {
                 dials.add(start.elapsed());
-                drop(link);
+                let _closed = tokio::time::timeout(FAREWELL, link.close()).await;
             }
             _ => failed += 1,
         }
