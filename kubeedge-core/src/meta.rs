@@ -12,6 +12,8 @@ use crate::{
     service::{BoxError, Subscription, layered_error, seam},
 };
 
+const OUTBOX: &str = "outbox";
+
 /// What kind of records a key belongs to. Objects of Kubernetes use their resource type; our own state has own words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Collection(Arc<str>);
@@ -36,7 +38,11 @@ impl Collection {
 
     /// Messages that must still reach the cloud.
     pub fn outbox() -> Self {
-        Self("outbox".into())
+        Self(OUTBOX.into())
+    }
+
+    pub(crate) fn is_outbox(&self) -> bool {
+        &*self.0 == OUTBOX
     }
 
     /// The name.

@@ -124,7 +124,7 @@ pub enum Entry {
 impl Entry {
     /// The entry that `key` names; `None` if it is no key of the outbox.
     pub fn of(key: &MetaKey) -> Option<Self> {
-        if key.collection != Collection::outbox() {
+        if !key.collection.is_outbox() {
             return None;
         }
         if key.namespace.is_empty() {

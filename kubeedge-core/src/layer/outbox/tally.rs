@@ -217,7 +217,7 @@ impl Tally {
             self.reserve(plan, oldest, None, true);
         }
         let Some(lane) = self.lanes.get_mut(stream) else { return Err(OutboxLimit::Streams(self.limits.streams)) };
-        let sequence = if asked < Sequence::NEXT_IF_ROOM { asked } else { Sequence(lane.last + 1) };
+        let sequence = if asked < Sequence::NEXT_IF_ROOM { asked } else { Sequence(lane.last.saturating_add(1)) };
         lane.last = lane.last.max(sequence.0);
         Ok(sequence)
     }
