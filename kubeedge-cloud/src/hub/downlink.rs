@@ -62,9 +62,14 @@ impl ObjectChange {
         self.event == ObjectEvent::Delete
     }
 
-    /// Whether nothing is to be sent after this change that this one has not told already.
+    /// Whether nothing is to be sent after this change that this one has not told already. A node that was not to have an
+    /// object any more may be to have it again.
     fn covers(&self, later: &Self) -> bool {
-        self.is_delete() || (!later.is_delete() && self.object.version >= later.object.version)
+        if self.is_delete() {
+            later.event != ObjectEvent::Insert
+        } else {
+            !later.is_delete() && self.object.version >= later.object.version
+        }
     }
 }
 
@@ -86,8 +91,8 @@ pub struct QueueFull;
 /// What waits for one node. Pure: no clock, no task.
 ///
 /// Objects are known by their UID, so that the deletion of one and the creation of the next under the same name are two
-/// entries. An entry keeps its place when a newer version replaces it; a deletion replaces whatever waits, and nothing
-/// comes after it. While one version is in flight the next one waits behind it.
+/// entries. An entry keeps its place when a newer version replaces it; a deletion replaces whatever waits, and only an
+/// insertion comes after it. While one version is in flight the next one waits behind it.
 ///
 /// Upstream: `cloud/pkg/cloudhub/common/message_pool.go`, which keeps a store for each node that ever was.
 #[derive(Debug)]

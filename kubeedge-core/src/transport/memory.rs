@@ -9,11 +9,11 @@ use std::{
 use async_trait::async_trait;
 use futures_core::Stream;
 use futures_sink::Sink;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::PollSender;
 
 use super::{CloudEndpoint, Link, LinkError, Transport};
-use crate::{message::Message, wire::json};
+use crate::{message::Message, service::BoxError, wire::json};
 
 /// One end of a link in memory. Messages pass through the codec, as they would on a socket.
 #[derive(Debug)]
@@ -67,16 +67,23 @@ impl Sink<Message> for MemoryLink {
     }
 }
 
-/// A transport in memory: each dial hands the other end to whoever accepts.
+/// A transport in memory: each dial waits until somebody accepts, and hands him the other end.
 #[derive(Clone, Debug)]
 pub struct MemoryTransport {
-    dials: mpsc::Sender<(CloudEndpoint, MemoryLink)>,
+    dials: mpsc::Sender<Dial>,
     capacity: usize,
 }
 
 /// Where the other ends of [`MemoryTransport`] arrive. While it is dropped, dials fail.
 #[derive(Clone, Debug)]
-pub struct MemoryAcceptor(Arc<Mutex<mpsc::Receiver<(CloudEndpoint, MemoryLink)>>>);
+pub struct MemoryAcceptor(Arc<Mutex<mpsc::Receiver<Dial>>>);
+
+#[derive(Debug)]
+struct Dial {
+    endpoint: CloudEndpoint,
+    link: MemoryLink,
+    accepted: oneshot::Sender<()>,
+}
 
 impl MemoryTransport {
     /// A transport and its acceptor; links hold up to `capacity` unread messages each way.
@@ -92,19 +99,28 @@ impl MemoryAcceptor {
     /// # Cancel safety
     /// No link is lost when the future is dropped.
     pub async fn accept(&self) -> Option<(CloudEndpoint, MemoryLink)> {
-        self.0.lock().await.recv().await
+        loop {
+            let Dial { endpoint, link, accepted } = self.0.lock().await.recv().await?;
+            // Who has given up dialing has no link.
+            if accepted.send(()).is_ok() {
+                return Some((endpoint, link));
+            }
+        }
     }
 }
 
 #[async_trait]
 impl Transport for MemoryTransport {
     async fn dial(&self, endpoint: CloudEndpoint) -> Result<Box<dyn Link>, LinkError> {
-        let (ours, theirs) = memory_link(self.capacity);
+        let (ours, link) = memory_link(self.capacity);
+        let (accepted, answer) = oneshot::channel();
         let peer = endpoint.server.clone();
-        self.dials
-            .send((endpoint, theirs))
-            .await
-            .map_err(|error| LinkError::Unreachable { peer, source: error.into() })?;
+        let unreachable = |source: BoxError| LinkError::Unreachable { peer, source };
+        let dial = Dial { endpoint, link, accepted };
+        if let Err(error) = self.dials.send(dial).await {
+            return Err(unreachable(error.to_string().into()));
+        }
+        answer.await.map_err(|error| unreachable(error.into()))?;
         Ok(Box::new(ours))
     }
 }

@@ -85,17 +85,17 @@ async fn a_week_without_a_cloud_leaves_the_newest_events_in_order_and_all_of_the
     let limit = StreamLimit { entries: KEPT, ..StreamLimit::default() };
     let mut post = Post::new(config(), OutboxLimits::default().stream(Stream::events(), limit));
     let start = Instant::now();
-    for hour in 0..1000 {
+    for hour in 0..170 {
         post.append(&Stream::events(), (hour * 1000..(hour + 1) * 1000).map(event)).await;
         for device in ["boiler", "pump", "valve"] {
             post.leave(device, &hour.to_string()).await.unwrap();
         }
-        tokio::time::sleep(Duration::from_secs(605)).await;
+        tokio::time::sleep(Duration::from_hours(1)).await;
     }
     assert!(start.elapsed() > Duration::from_hours(7 * 24));
     assert_eq!(post.entries().await, KEPT + 3, "the store is bounded");
     assert_eq!((post.depth.state(), post.depth.streams()), (3, KEPT), "and what the sender remembers");
-    assert_eq!(post.depth.dropped(), 1_000_000 - KEPT as u64);
+    assert_eq!(post.depth.dropped(), 170_000 - KEPT as u64);
 
     let mut cloud = post.rig.accept().await;
     let (mut events, mut state) = (Vec::new(), 0);
@@ -104,12 +104,12 @@ async fn a_week_without_a_cloud_leaves_the_newest_events_in_order_and_all_of_the
         if is_event(&sent) {
             events.push(number(&sent));
         } else {
-            assert_eq!(number(&sent), 999, "the newest");
+            assert_eq!(number(&sent), 169, "the newest");
             cloud.reply(&sent, Content::ok()).await;
             state += 1;
         }
     }
-    assert_eq!(events, (998_000..1_000_000).collect::<Vec<_>>());
+    assert_eq!(events, (168_000..170_000).collect::<Vec<_>>());
     post.emptied().await;
 }
 

@@ -159,8 +159,11 @@ async fn a_node_whose_store_is_closed_says_that_it_stopped_and_a_dropped_one_is_
 
 #[tokio::test(start_paused = true)]
 async fn a_cloud_that_does_not_listen_costs_only_the_link() {
-    // The far end of the link waits in the acceptor, and nobody reads it.
-    let (transport, _unread) = MemoryTransport::new(1);
+    let (transport, acceptor) = MemoryTransport::new(1);
+    let unread = tokio::spawn(async move {
+        let _link = acceptor.accept().await;
+        std::future::pending::<()>().await;
+    });
     let node = EdgeNode::builder("edge-1")
         .endpoint("cloud:10000")
         .transport(TransportHandle::of(transport))
@@ -177,4 +180,5 @@ async fn a_cloud_that_does_not_listen_costs_only_the_link() {
     tokio::time::sleep(Duration::from_millis(100)).await; // paused time: everything that can run has run
     let unfinished = node.shutdown(Duration::from_secs(3)).await.unwrap_err();
     assert_eq!(unfinished.parts, ["hub"], "twins and devices had their own time");
+    unread.abort();
 }

@@ -230,3 +230,18 @@ fn what_was_refused_rests_until_its_time_or_until_there_is_a_newer_version() {
     assert!(queue.settle(&uid, true).is_some());
     assert!(queue.is_empty());
 }
+
+#[test]
+fn what_a_node_is_to_have_again_comes_after_its_deletion() {
+    let insert = || change(ObjectEvent::Insert, "a", "a", 1);
+    let mut queue = DownlinkQueue::default();
+    queue.put(delete("a", 1)).unwrap();
+    queue.put(insert()).unwrap();
+    assert_eq!(drain(&mut queue), [(ObjectEvent::Insert, "a".into(), 1)], "one that waits is not sent at all");
+    queue.put(delete("a", 1)).unwrap();
+    let uid = queue.next_object().unwrap().object.uid.clone();
+    queue.put(insert()).unwrap();
+    assert!(queue.next_object().is_none());
+    queue.settle(&uid, true);
+    assert_eq!(drain(&mut queue), [(ObjectEvent::Insert, "a".into(), 1)]);
+}

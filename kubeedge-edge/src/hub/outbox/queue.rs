@@ -83,10 +83,10 @@ impl Queue {
 
     /// What to send next; it is under way from now on.
     pub(super) fn take(&mut self, now: Instant) -> Option<Job> {
-        if self.subjects.under_way() + self.lanes.under_way() >= self.concurrency {
+        if self.is_full() {
             return None;
         }
-        if self.lanes.under_way() < self.concurrency / 4
+        if self.has_lane()
             && let Some((stream, sequences)) = self.lanes.take(now)
         {
             return Some(Job::Stream(stream, sequences));
@@ -94,9 +94,22 @@ impl Queue {
         self.subjects.take(now).map(|(subject, revision)| Job::State(subject, revision))
     }
 
-    /// When the next entry that failed is due.
+    /// When the next entry that failed is due. As long as there is no room for it, time alone changes nothing.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.subjects.next_due().into_iter().chain(self.lanes.next_due()).min()
+        if self.is_full() {
+            return None;
+        }
+        let lanes = self.lanes.next_due().filter(|_| self.has_lane());
+        self.subjects.next_due().into_iter().chain(lanes).min()
+    }
+
+    fn is_full(&self) -> bool {
+        self.subjects.under_way() + self.lanes.under_way() >= self.concurrency
+    }
+
+    /// Whether another stream may be under way.
+    fn has_lane(&self) -> bool {
+        self.lanes.under_way() < self.concurrency / 4
     }
 
     /// A new link: whatever failed on the old one may work now.
