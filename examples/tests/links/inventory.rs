@@ -14,7 +14,7 @@ use crate::world::{Edge, World, eventually};
 async fn connect(world: &World, store: MetaHandle, extensions: Extensions) -> (MetaHandle, Vec<String>) {
     let identity = world.identity("edge-1").await;
     let transport = TransportHandle::of(WebSocket::new(identity).extensions(extensions));
-    let edge = Edge::start_with("edge-1", world.cloud.websocket_addr(), transport, store);
+    let edge = Edge::start_with("edge-1", world.cloud.websocket_addr().to_string(), transport, store);
     // The list of devices is sent when the node has been compared, and behind nothing that it needs.
     let compared = || edge.seen.lock().unwrap().iter().any(|seen| seen.resource == Resource::MembershipDetail);
     eventually(async || compared()).await;
@@ -71,7 +71,7 @@ async fn records_that_were_lost_are_written_again_and_nothing_is_sent() {
     eventually(async || recorded(&world).await == 1).await;
     let identity = world.identity("edge-1").await;
     let transport = TransportHandle::of(WebSocket::new(identity));
-    let edge = Edge::start_with("edge-1", world.cloud.websocket_addr(), transport, store);
+    let edge = Edge::start_with("edge-1", world.cloud.websocket_addr().to_string(), transport, store);
     eventually(async || recorded(&world).await == 3).await;
     assert_eq!(edge.objects(), Vec::<String>::new());
     edge.stop().await;
@@ -88,7 +88,7 @@ async fn what_an_edge_should_not_have_is_taken_from_it() {
 
     let identity = world.identity("edge-1").await;
     let transport = TransportHandle::of(WebSocket::new(identity));
-    let edge = Edge::start_with("edge-1", world.cloud.websocket_addr(), transport, store);
+    let edge = Edge::start_with("edge-1", world.cloud.websocket_addr().to_string(), transport, store);
     eventually(async || edge.count(&ResourceType::ConfigMap).await == 1).await;
     let left = edge.store.list(selector()).await.unwrap();
     assert_eq!(&*left[0].key.name, "settings");

@@ -99,7 +99,8 @@ async fn a_go_cloud_on_the_other_end_of_quic_is_named_in_the_error() {
 async fn a_full_cloud_tells_so_over_each_transport() {
     let world = World::with(|hub| hub.node_limit(1)).await;
     let identity = world.identity("edge-1").await;
-    let edge = Edge::start("edge-1", world.cloud.websocket_addr(), TransportHandle::of(WebSocket::new(identity)));
+    let edge =
+        Edge::start("edge-1", world.cloud.websocket_addr().to_string(), TransportHandle::of(WebSocket::new(identity)));
     agreed(&world, "edge-1").await;
     let other = world.identity("edge-2").await;
     let dials = [

@@ -133,11 +133,16 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    pub(crate) fn start(node: &str, server: impl ToString, transport: TransportHandle) -> Self {
+    pub(crate) fn start(node: &str, server: impl Into<String>, transport: TransportHandle) -> Self {
         Self::start_with(node, server, transport, MetaHandle::of(MemoryStore::new()))
     }
 
-    pub(crate) fn start_with(node: &str, server: impl ToString, transport: TransportHandle, store: MetaHandle) -> Self {
+    pub(crate) fn start_with(
+        node: &str,
+        server: impl Into<String>,
+        transport: TransportHandle,
+        store: MetaHandle,
+    ) -> Self {
         let clock = Arc::new(SystemClock);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let inbound = Dispatcher::new(store.clone(), clock.clone()).into_inbound();
@@ -146,7 +151,7 @@ impl Edge {
             recorded.lock().unwrap().push(message.clone());
             message
         }));
-        let endpoint = CloudEndpoint::new(server.to_string(), NodeName::new(node).unwrap());
+        let endpoint = CloudEndpoint::new(server, NodeName::new(node).unwrap());
         let (_, driver) = HubDriver::new(EdgeHubConfig::new(endpoint), transport, inbound, clock);
         let stop = CancellationToken::new();
         let running = tokio::spawn(driver.run(stop.clone()));

@@ -139,7 +139,7 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
     fn fill(&mut self, now: Instant) -> bool {
         let mut done = false;
         while let Some((slot, answer)) = self.answers.pop_front() {
-            if let Err(answer) = self.submit_once(now, answer) {
+            if let Some(answer) = self.submit_once(now, answer) {
                 self.answers.push_front((slot, answer));
                 break;
             }
@@ -147,13 +147,11 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
             self.done(slot);
         }
         while let Some(notice) = self.notice.take().or_else(|| self.mailbox.next_notice()) {
-            match self.submit_once(now, notice) {
-                Ok(()) => done = true,
-                Err(notice) => {
-                    self.notice = Some(notice);
-                    break;
-                }
+            self.notice = self.submit_once(now, notice);
+            if self.notice.is_some() {
+                break;
             }
+            done = true;
         }
         while let Some(Asked { message, reply }) = self.ask.take().or_else(|| self.mailbox.next_ask()) {
             match self.session.submit(now.into_std(), Outbound { message, until: Until::Replied }) {
@@ -190,10 +188,10 @@ impl<'a, L: Link + ?Sized> Conversation<'a, L> {
     }
 
     /// Gives the message back if there is no room.
-    fn submit_once(&mut self, now: Instant, message: Message) -> Result<(), Message> {
+    fn submit_once(&mut self, now: Instant, message: Message) -> Option<Message> {
         match self.session.submit(now.into_std(), Outbound { message, until: Until::Written }) {
-            Err(SubmitError::Full(outbound) | SubmitError::Ended(outbound)) => Err(outbound.message),
-            _ => Ok(()),
+            Err(SubmitError::Full(outbound) | SubmitError::Ended(outbound)) => Some(outbound.message),
+            _ => None,
         }
     }
 

@@ -385,16 +385,14 @@ impl NodeLeases {
                 }
                 Err(Error::Api(status)) if status.code == 409 || status.is_not_found() => {
                     // Our view is behind.
-                    match in_time(shared.api.get_opt(&name)).await? {
-                        Some(current) => match self.seen(&current) {
-                            Some(Reading::Node(..)) => {}
-                            _ => in_time(shared.api.delete(&name, &DeleteParams::default())).await.map(drop)?,
-                        },
-                        None => {
-                            let known = before.map_or(0, |held| held.revision);
-                            let verdict = self.state().holdings.gone(node, known);
-                            self.obey(node, verdict);
+                    if let Some(current) = in_time(shared.api.get_opt(&name)).await? {
+                        if !matches!(self.seen(&current), Some(Reading::Node(..))) {
+                            in_time(shared.api.delete(&name, &DeleteParams::default())).await.map(drop)?;
                         }
+                    } else {
+                        let known = before.map_or(0, |held| held.revision);
+                        let verdict = self.state().holdings.gone(node, known);
+                        self.obey(node, verdict);
                     }
                 }
                 Err(err) => return Err(err),

@@ -254,13 +254,12 @@ impl Comparison {
             let entry = ledger.iter_mut().find(|entry| entry.uid == *uid);
             let Some(entry) = entry else { continue };
             match doubt {
-                Doubt::Unknown(..) => behind = true,
                 Doubt::Ahead(..) if entry.version > object.version => {
                     let (version, recorded) = (object.version, entry.version.map(ResourceVersion::number));
                     tracing::warn!(%node, object = %path, ?version, recorded, "record is of a version that never was");
                     entry.version = None;
                 }
-                Doubt::Ahead(..) => behind = true,
+                Doubt::Unknown(..) | Doubt::Ahead(..) => behind = true,
             }
         }
         behind

@@ -131,7 +131,7 @@ async fn contents_of_the_wrong_shape_are_survived_by_every_part() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_over_the_limit_costs_no_more_than_the_limit() {
     let site = Site::new().await;
-    let config = kubeedge_cloud::hub::HubConfig::default().message_limit(MIB as usize);
+    let config = kubeedge_cloud::hub::HubConfig::default().message_limit(1024 * 1024);
     let cloud = site.builder().hub(config).spawn().await.unwrap();
     let mut hostile = Edge::connect(&cloud, "edge-1").await;
     let before = resident();

@@ -210,7 +210,9 @@ mod tests {
 
     fn frame(messages: &[Message], deflate: bool) -> Bytes {
         let mut encoder = BatchEncoder::new();
-        messages.iter().for_each(|message| encoder.push(message));
+        for message in messages {
+            encoder.push(message);
+        }
         encoder.finish(deflate)
     }
 

@@ -178,9 +178,8 @@ impl End {
     fn answer(&mut self, now: Instant, answer: Message) {
         self.held.push_back(answer);
         while let Some(answer) = self.held.pop_front() {
-            match self.submit(now, written(answer)) {
-                Err(SubmitError::Full(back)) => return self.held.push_front(back.message),
-                Ok(_) | Err(_) => {}
+            if let Err(SubmitError::Full(back)) = self.submit(now, written(answer)) {
+                return self.held.push_front(back.message);
             }
         }
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// place goes to the waiting source that has the fewest. When too many wait, one of the source with the most is cut.
 #[derive(Debug)]
 pub(super) struct Places {
-    places: usize,
+    limit: usize,
     queue: usize,
     state: Mutex<State>,
 }
@@ -94,14 +94,14 @@ impl Entry {
 impl Places {
     /// `places` connections are in at a time, and `queue` wait.
     pub(super) fn new(places: usize, queue: usize) -> Arc<Self> {
-        Arc::new(Self { places, queue, state: Mutex::default() })
+        Arc::new(Self { limit: places, queue, state: Mutex::default() })
     }
 
     /// Asks for a place for a connection from `address`.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Entry {
         let source = Source::of(address);
         let mut state = self.state();
-        if state.inside.len() < self.places || state.make_room(source) {
+        if state.inside.len() < self.limit || state.make_room(source) {
             return Entry::Place(self.admit(&mut state, source));
         }
         if state.queued >= self.queue && !state.thin_out(source) {
@@ -124,7 +124,7 @@ impl Places {
         let mut unwanted = Vec::new();
         let mut state = self.state();
         state.remove(number);
-        while state.inside.len() < self.places {
+        while state.inside.len() < self.limit {
             let Some((source, waiting)) = state.next_waiting() else { break };
             let place = self.admit(&mut state, source);
             if let Err(place) = waiting.send(place) {

@@ -298,8 +298,11 @@ fn expected(before: &[String], last: &mut BTreeMap<u8, u64>, ops: &[MetaWrite]) 
 /// A commit that the store holds: its fate, and leave to answer.
 type Gate = (oneshot::Sender<Fate>, Option<oneshot::Sender<()>>);
 
+/// Things that tests take as they come.
+type Collected<T> = Arc<Mutex<Vec<T>>>;
+
 /// A store that decides and answers when it is told to.
-fn held(memory: &MetaHandle) -> (MetaHandle, Arc<Mutex<Vec<Gate>>>, Arc<Mutex<Vec<oneshot::Sender<()>>>>) {
+fn held(memory: &MetaHandle) -> (MetaHandle, Collected<Gate>, Collected<oneshot::Sender<()>>) {
     let (deciding, answering) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
     let (gates, memory) = (Arc::clone(&deciding), memory.clone());
     let service = tower::service_fn(move |request: MetaRequest| {
@@ -359,14 +362,13 @@ proptest! {
             let expected = expected(&before, &mut numbers, &writes);
             let fate = match fate { 0 => Fate::Full, 1 => Fate::DoneInSilence, 2 => Fate::LostInSilence, _ => Fate::Done };
             let mut call = Box::pin(store.commit(writes));
-            let outcome = match call.as_mut().now_or_never() {
-                Some(outcome) => outcome,
-                None => {
-                    let (decide, answer) = deciding.lock().unwrap().pop().unwrap();
-                    decide.send(fate).unwrap();
-                    drop(answer);
-                    ready(call)
-                }
+            let outcome = if let Some(outcome) = call.as_mut().now_or_never() {
+                outcome
+            } else {
+                let (decide, answer) = deciding.lock().unwrap().pop().unwrap();
+                decide.send(fate).unwrap();
+                drop(answer);
+                ready(call)
             };
             let mut after = ready(names(&memory));
             after.sort();
