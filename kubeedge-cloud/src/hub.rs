@@ -15,6 +15,7 @@ pub mod bootstrap;
 mod connection;
 mod door;
 mod downlink;
+mod feed;
 mod handshake;
 mod lanes;
 mod lobby;
@@ -39,6 +40,7 @@ pub use self::{
     connection::ConversationEnd,
     door::{Admitted, HubDoor, Refusal},
     downlink::{Downlink, DownlinkQueue, ObjectChange, ObjectEvent, QueueFull},
+    feed::SessionFeed,
     mailbox::AskError,
     registry::{CloseReason, HubHandle, NotConnected, SessionNumber},
     uplink::{Destination, FromNode, UplinkRouter, Uplinks},

@@ -125,9 +125,8 @@ impl Orphans {
     /// Waits for its end, so that what it still acknowledges is cleared away, too.
     async fn end_session(&self, node: &NodeName) {
         let Some(number) = self.hub.session(node) else { return };
-        self.hub.close(node, CloseReason::NodeDeleted);
-        let mut changes = self.hub.changes();
-        let _late = timeout(CLOSING, changes.wait_for(|_| self.hub.session(node) != Some(number))).await;
+        self.hub.close_session(node, number, CloseReason::NodeDeleted);
+        let _late = timeout(CLOSING, self.hub.ended(node, number)).await;
     }
 
     /// Whether there is nothing left of the node, as far as it is ours to clear.

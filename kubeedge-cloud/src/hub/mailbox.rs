@@ -9,6 +9,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use kubeedge_core::{message::Message, names::Uid, transport::Extensions};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     downlink::{Downlink, DownlinkQueue, ObjectChange},
@@ -48,6 +49,8 @@ pub(super) struct Mailbox {
     state: Mutex<State>,
     waker: AtomicWaker,
     pub(super) extensions: Extensions,
+    /// Cancelled when the session is no longer that of its node.
+    pub(super) left: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +64,7 @@ struct State {
 
 impl Mailbox {
     pub(super) fn new(extensions: Extensions) -> Self {
-        Self { state: Mutex::default(), waker: AtomicWaker::new(), extensions }
+        Self { state: Mutex::default(), waker: AtomicWaker::new(), extensions, left: CancellationToken::new() }
     }
 
     /// The lock is not held while anything can panic, and what it guards is consistent between calls.

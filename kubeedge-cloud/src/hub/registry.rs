@@ -3,14 +3,15 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use kubeedge_core::{message::Message, names::NodeName, transport::Extensions};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{
     downlink::Downlink,
+    feed::{Changed, SessionFeed},
     mailbox::{AskError, Asked, Mailbox},
 };
 
@@ -50,7 +51,6 @@ pub struct HubHandle(Arc<Registry>);
 struct Registry {
     limit: usize,
     sessions: Mutex<Sessions>,
-    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -59,6 +59,14 @@ struct Sessions {
     /// Handshakes that may still become sessions of nodes that are not in `by_node`.
     admitted: usize,
     last: u64,
+    feeds: Vec<Weak<Changed>>,
+}
+
+impl Sessions {
+    /// Tells all who follow that there is news of `node`.
+    fn tell(&mut self, node: &NodeName) {
+        self.feeds.retain(|feed| feed.upgrade().inspect(|feed| feed.add(node)).is_some());
+    }
 }
 
 struct Seat {
@@ -89,7 +97,7 @@ impl Drop for Admission {
 impl HubHandle {
     /// A handle to a hub that lets in so many nodes.
     pub(super) fn new(limit: usize) -> Self {
-        Self(Arc::new(Registry { limit, sessions: Mutex::default(), changes: watch::Sender::new(0) }))
+        Self(Arc::new(Registry { limit, sessions: Mutex::default() }))
     }
 
     /// Sends something to a node. Returns at once: an object replaces an older version of it that still waits, and is
@@ -133,15 +141,37 @@ impl HubHandle {
         lock(&self.0.sessions).by_node.get(node).map(|seat| seat.number)
     }
 
-    /// Changes whenever a node connects or disconnects: then look at [`connected`](Self::connected). However late one
-    /// looks, nothing is missed, as a session that was replaced has another number.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+    /// Follows all sessions.
+    pub fn follow(&self) -> SessionFeed {
+        let mut sessions = lock(&self.0.sessions);
+        let changed = Arc::new(Changed::of(sessions.by_node.keys().cloned().collect()));
+        sessions.feeds.push(Arc::downgrade(&changed));
+        drop(sessions);
+        SessionFeed::new(self.clone(), changed)
+    }
+
+    /// Resolves when the session `number` of `node` has ended; at once if there is no such session.
+    pub async fn ended(&self, node: &NodeName, number: SessionNumber) {
+        let mailbox = {
+            let sessions = lock(&self.0.sessions);
+            let seat = sessions.by_node.get(node).filter(|seat| seat.number == number);
+            seat.map(|seat| seat.mailbox.clone())
+        };
+        if let Some(mailbox) = mailbox {
+            mailbox.left.cancelled().await;
+        }
     }
 
     /// Ends the session of `node`, if there is one.
     pub fn close(&self, node: &NodeName, reason: CloseReason) {
         if let Some(seat) = lock(&self.0.sessions).by_node.get(node) {
+            seat.mailbox.close(reason);
+        }
+    }
+
+    /// Ends the session `number` of `node`, and no other.
+    pub fn close_session(&self, node: &NodeName, number: SessionNumber, reason: CloseReason) {
+        if let Some(seat) = lock(&self.0.sessions).by_node.get(node).filter(|seat| seat.number == number) {
             seat.mailbox.close(reason);
         }
     }
@@ -177,13 +207,15 @@ impl HubHandle {
             sessions.last += 1;
             let number = SessionNumber(sessions.last);
             let seat = Seat { number, mailbox: mailbox.clone() };
-            (number, sessions.by_node.insert(node.clone(), seat))
+            let old = sessions.by_node.insert(node.clone(), seat);
+            sessions.tell(node);
+            (number, old)
         };
         drop(admission);
         if let Some(old) = old {
+            old.mailbox.left.cancel();
             old.mailbox.close(CloseReason::Replaced);
         }
-        self.0.changes.send_modify(|changes| *changes += 1);
         (number, mailbox)
     }
 
@@ -194,9 +226,11 @@ impl HubHandle {
             if sessions.by_node.get(node).is_none_or(|seat| seat.number != number) {
                 return;
             }
-            sessions.by_node.remove(node);
+            if let Some(seat) = sessions.by_node.remove(node) {
+                seat.mailbox.left.cancel();
+            }
+            sessions.tell(node);
         }
-        self.0.changes.send_modify(|changes| *changes += 1);
     }
 }
 

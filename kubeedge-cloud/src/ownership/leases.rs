@@ -224,11 +224,9 @@ impl NodeLeases {
                 self.0.claim.notify_one();
             }
         }
-        if let Some(session) = verdict.close
-            && self.0.hub.session(node) == Some(session)
-        {
+        if let Some(session) = verdict.close {
             tracing::info!(%node, %session, "node has connected to another instance");
-            self.0.hub.close(node, CloseReason::Replaced);
+            self.0.hub.close_session(node, session, CloseReason::Replaced);
         }
     }
 
@@ -305,8 +303,9 @@ impl NodeLeases {
     }
 
     async fn connections(&self) {
-        let mut sessions = Sessions::new(self.0.hub.clone());
-        while let Some(news) = sessions.next().await {
+        let mut sessions = Sessions::new(&self.0.hub);
+        loop {
+            let news = sessions.next().await;
             for node in &news.ended {
                 let verdict = self.state().holdings.disconnected(node);
                 self.obey(node, verdict);

@@ -104,7 +104,7 @@ impl SyncController {
         let questions = Arc::new(Semaphore::new(QUESTIONS));
         let (truth, log, hub, clock) = (self.truth, self.log, self.hub.clone(), self.clock);
         let comparison = Comparison { truth, log, hub, clock, questions };
-        let mut sessions = Sessions::new(self.hub);
+        let mut sessions = Sessions::new(&self.hub);
         let mut greetings = JoinSet::new();
         let mut sweepers = JoinSet::new();
         let mut soon = Soon::default();
@@ -116,7 +116,6 @@ impl SyncController {
         loop {
             tokio::select! {
                 news = sessions.next() => {
-                    let Some(news) = news else { return };
                     news.ended.iter().for_each(|node| comparison.log.disconnected(node));
                     for (node, number) in news.begun {
                         let (comparison, greet) = (comparison.clone(), greet.clone());
@@ -200,13 +199,8 @@ impl Comparison {
         number: SessionNumber,
         work: impl Future<Output = Outcome>,
     ) -> Outcome {
-        let mut changes = self.hub.changes();
-        let gone = async {
-            // The hub outlives its sessions.
-            let _ended = changes.wait_for(|_| self.hub.session(node) != Some(number)).await;
-        };
         tokio::select! {
-            () = gone => Outcome::Ended,
+            () = self.hub.ended(node, number) => Outcome::Ended,
             outcome = work => outcome,
         }
     }

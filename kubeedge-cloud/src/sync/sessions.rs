@@ -1,25 +1,15 @@
 //! Which sessions have begun and ended.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use kubeedge_core::names::NodeName;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
 
-use crate::hub::{HubHandle, SessionNumber};
+use crate::hub::{HubHandle, SessionFeed, SessionNumber};
 
-/// Between two looks: a look takes time for each session there is, and in a storm sessions come by the thousands.
-const PAUSE: Duration = Duration::from_millis(20);
-
-/// Looks at the hub when something has changed, at once or shortly after the last look. However late it looks, nothing is
-/// missed: a session that was replaced has another number.
+/// The sessions that there are, and how they change.
 pub(crate) struct Sessions {
-    hub: HubHandle,
-    changes: watch::Receiver<u64>,
+    feed: SessionFeed,
     known: BTreeMap<NodeName, SessionNumber>,
-    next: Instant,
 }
 
 /// What is new.
@@ -31,11 +21,9 @@ pub(crate) struct News {
 }
 
 impl Sessions {
-    pub(crate) fn new(hub: HubHandle) -> Self {
-        let mut changes = hub.changes();
-        // Those that are there already are new.
-        changes.mark_changed();
-        Self { hub, changes, known: BTreeMap::new(), next: Instant::now() }
+    /// Those that are there already are new.
+    pub(crate) fn new(hub: &HubHandle) -> Self {
+        Self { feed: hub.follow(), known: BTreeMap::new() }
     }
 
     /// The sessions as of the last look.
@@ -43,24 +31,24 @@ impl Sessions {
         &self.known
     }
 
-    /// Waits for news; `None` when there is no hub any more.
+    /// Waits for news.
     ///
     /// # Cancel safety
     /// No news is lost when the future is dropped.
-    pub(crate) async fn next(&mut self) -> Option<News> {
+    pub(crate) async fn next(&mut self) -> News {
         loop {
-            sleep_until(self.next).await;
-            // Marks it as seen; the future may be dropped only before that.
-            self.changes.changed().await.ok()?;
-            self.next = Instant::now() + PAUSE;
-            let now = self.hub.connected();
-            let begun = now.iter().filter(|(node, number)| self.known.get(*node) != Some(number));
-            let begun: Vec<_> = begun.map(|(node, number)| (node.clone(), *number)).collect();
-            let ended: Vec<_> = self.known.keys().filter(|node| !now.contains_key(*node)).cloned().collect();
-            self.known = now;
-            let news = News { begun, ended };
+            let mut news = News::default();
+            for (node, session) in self.feed.next().await {
+                match session {
+                    Some(number) if self.known.insert(node.clone(), number) != Some(number) => {
+                        news.begun.push((node, number));
+                    }
+                    None if self.known.remove(&node).is_some() => news.ended.push(node),
+                    _ => {}
+                }
+            }
             if news != News::default() {
-                return Some(news);
+                return news;
             }
         }
     }

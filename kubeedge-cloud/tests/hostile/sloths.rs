@@ -32,9 +32,13 @@ async fn a_node_that_never_reads_is_given_up_and_costs_little() {
     let hub = cloud.hub().clone();
     let node = crate::support::node("edge-1");
     let ended = async {
-        let mut changes = hub.changes();
-        changes.wait_for(|_| hub.session(&node).is_some()).await.unwrap();
-        changes.wait_for(|_| hub.session(&node).is_none()).await.unwrap();
+        let mut feed = hub.follow();
+        let session = loop {
+            if let Some(Some(session)) = feed.next().await.remove(&node) {
+                break session;
+            }
+        };
+        hub.ended(&node, session).await;
     };
     let ask = async {
         for _ in 0..50 {
