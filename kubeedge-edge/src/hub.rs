@@ -23,7 +23,7 @@ mod unix;
 mod websocket;
 
 #[cfg(feature = "quic")]
-pub use self::quic::Quic;
+pub use self::quic::{Quic, QuicSocket};
 pub use self::{
     config::{HubConfig, RateLimit},
     driver::HubDriver,

@@ -19,7 +19,7 @@ use super::{
 use crate::hub::{Deliveries, ObjectChange, ObjectEvent};
 
 /// Writes at a time.
-const WRITES: usize = 16;
+const WRITES: usize = 128;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 

@@ -30,6 +30,26 @@ use crate::pki::Identity;
 /// The protocol that both ends name in the TLS handshake.
 const ALPN: &[u8] = b"kubeedge";
 
+/// A UDP socket from which several nodes may dial. Cheap to clone; closed when the last clone and the last link are gone.
+#[derive(Clone)]
+pub struct QuicSocket(Endpoint);
+
+impl QuicSocket {
+    /// Opens the socket; port 0 for any. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Endpoint::client(address).map(Self)
+    }
+}
+
+impl fmt::Debug for QuicSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicSocket").field("address", &self.0.local_addr().ok()).finish()
+    }
+}
+
 /// Dials a CloudHub of ours over QUIC, showing the certificate of the node. Use it where links are lossy, or addresses
 /// change: a connection survives both.
 ///
@@ -42,6 +62,7 @@ pub struct Quic {
     max_message: usize,
     dead_after: Duration,
     extensions: Extensions,
+    socket: Option<QuicSocket>,
 }
 
 impl Quic {
@@ -58,7 +79,15 @@ impl Quic {
             max_message: 16 * 1024 * 1024,
             dead_after: Duration::from_secs(30),
             extensions: Extensions::all(),
+            socket: None,
         }
+    }
+
+    /// Dials from that socket, for programs that are many nodes; by default each link has one of its own. Clouds of the
+    /// other address family cannot be reached then.
+    pub fn socket(mut self, socket: QuicSocket) -> Self {
+        self.socket = Some(socket);
+        self
     }
 
     /// How long a dial may take; default 30 s.
@@ -112,9 +141,11 @@ impl Quic {
         let config = self.config(identity)?;
         let mut failure = None;
         for address in lookup_host((host.as_str(), server.port)).await.map_err(unreachable)? {
-            // A socket for each connection: it dies with it.
-            let socket = Endpoint::client(any_port(address)).map_err(unreachable)?;
-            let connecting = socket.connect_with(config.clone(), address, &host);
+            let socket = match &self.socket {
+                Some(socket) => socket.clone(),
+                None => QuicSocket::bind(any_port(address)).map_err(unreachable)?,
+            };
+            let connecting = socket.0.connect_with(config.clone(), address, &host);
             match connecting.map_err(|error| not_dialed(peer, error))?.await {
                 Ok(connection) => {
                     let (send, receive) = connection.open_bi().await.map_err(|error| broken(peer, error))?;
@@ -122,7 +153,7 @@ impl Quic {
                         Hello::new(endpoint.node.clone()).project(endpoint.project.clone()).extensions(self.extensions);
                     let link = stream::connect(tokio::io::join(receive, send), peer, &hello, self.max_message).await;
                     let link = link.map_err(|error| reason(peer, &connection, error))?;
-                    return Ok(QuicLink { link, connection, socket });
+                    return Ok(QuicLink { link, connection, _socket: socket });
                 }
                 Err(error) => failure = Some(broken(peer, error)),
             }
@@ -185,7 +216,7 @@ fn reason(peer: &str, connection: &Connection, error: LinkError) -> LinkError {
 struct QuicLink {
     link: StreamLink<Join<RecvStream, SendStream>>,
     connection: Connection,
-    socket: Endpoint,
+    _socket: QuicSocket,
 }
 
 impl QuicLink {
@@ -229,7 +260,6 @@ impl Sink<Message> for QuicLink {
 impl Drop for QuicLink {
     fn drop(&mut self) {
         self.connection.close(VarInt::from_u32(0), b"");
-        self.socket.close(VarInt::from_u32(0), b"");
     }
 }
 

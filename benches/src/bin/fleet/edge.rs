@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use kubeedge_core::{
+    inventory::InventoryQuestion,
     message::Message,
     names::{SystemClock, WallClock as _},
     session::{Keepalive, Outbound, Receipt, Session, SessionConfig, SessionEvent, Ticket, Until},
@@ -169,6 +170,14 @@ impl Edge {
 
     fn happened(&mut self, session: &mut Session, event: SessionEvent, asked: &mut HashMap<Ticket, Instant>) {
         match event {
+            SessionEvent::Deliver(message) if InventoryQuestion::is_asked_by(&message) => {
+                // One that cannot be read is not answered, and the cloud goes by its records.
+                if let Ok(question) = InventoryQuestion::read(&message) {
+                    let answer = self.shelf.answer(&question).message(&message, SystemClock.now());
+                    let answer = Outbound { message: answer, until: Until::Written };
+                    let _full = session.submit(Instant::now().into_std(), answer);
+                }
+            }
             SessionEvent::Deliver(message) => {
                 let arrival = self.shelf.apply(&message);
                 self.common.tally.arrived(arrival, &message);

@@ -1,13 +1,16 @@
 //! All edges together.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use kubeedge_core::{
     names::NodeName,
     service::BoxError,
     transport::{CloudEndpoint, TransportHandle},
 };
-use kubeedge_edge::{hub::WebSocket, pki::Identity};
+use kubeedge_edge::{
+    hub::{Quic, QuicSocket, WebSocket},
+    pki::Identity,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -22,6 +25,8 @@ use crate::{
     uplink::UplinkPlan,
 };
 
+/// Sockets of all edges together that connect over QUIC.
+const SOCKETS: usize = 8;
 /// How often it is looked at whether something has come to an end.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -47,7 +52,7 @@ impl Fleet {
         identities: Vec<Identity>,
         manner: Manner,
         ping: Duration,
-    ) -> Self {
+    ) -> Result<Self, BoxError> {
         let common = Arc::new(Common {
             tally: Tally::default(),
             gate: Gate::new(options.rate, options.dials),
@@ -56,13 +61,14 @@ impl Fleet {
             manner,
         });
         let (wanted, edges, size) = (watch::Sender::new(Wanted::Offline), TaskTracker::new(), identities.len());
+        let sockets = sockets(options)?;
         for (number, identity) in identities.into_iter().enumerate() {
             let endpoint = CloudEndpoint::new(cloud, identity.node().clone());
-            let transport = transport(options, identity, number);
+            let transport = transport(options, &sockets, identity, number);
             edges.spawn(Edge::new(endpoint, transport, common.clone(), wanted.subscribe()).run());
         }
         edges.close();
-        Self { common, wanted, edges, size }
+        Ok(Self { common, wanted, edges, size })
     }
 
     pub(crate) fn size(&self) -> usize {
@@ -119,8 +125,19 @@ impl Fleet {
     }
 }
 
-fn transport(options: &FleetOptions, identity: Identity, number: usize) -> TransportHandle {
+/// The sockets that edges with QUIC share.
+fn sockets(options: &FleetOptions) -> Result<Vec<QuicSocket>, BoxError> {
+    let count = if options.transport == Link::Quic { SOCKETS } else { 0 };
+    let bind = |_| QuicSocket::bind((Ipv4Addr::LOCALHOST, 0).into());
+    Ok((0..count).map(bind).collect::<Result<_, _>>()?)
+}
+
+fn transport(options: &FleetOptions, sockets: &[QuicSocket], identity: Identity, number: usize) -> TransportHandle {
     match options.transport {
+        Link::Quic => {
+            let quic = Quic::new(identity).handshake_timeout(Duration::from_secs(60));
+            TransportHandle::of(quic.socket(sockets[number % sockets.len()].clone()))
+        }
         Link::WebSocket => {
             // A storm may keep an edge waiting for longer than a single one would be.
             let websocket = WebSocket::new(identity).handshake_timeout(Duration::from_secs(60));

@@ -93,6 +93,9 @@ pub(crate) enum Link {
     /// JSON over WebSocket, as KubeEdge has it
     #[value(name = "websocket")]
     WebSocket,
+    /// QUIC, to a cloud of ours; `--cloud` names its UDP port. All edges share eight sockets
+    #[value(name = "quic")]
+    Quic,
 }
 
 #[derive(Subcommand)]

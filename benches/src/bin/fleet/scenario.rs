@@ -59,7 +59,7 @@ impl Stage {
     ) -> Result<Fleet, BoxError> {
         let names = names(&self.options, first, nodes)?;
         let identities = self.credentials.identities(&names).await?;
-        Ok(Fleet::spawn(&self.options, cloud, identities, manner, ping))
+        Fleet::spawn(&self.options, cloud, identities, manner, ping)
     }
 
     /// A dialer that is no part of a fleet, as node `number`.

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use kubeedge_core::{
+    inventory::{Holding, InventoryAnswer, InventoryQuestion},
     message::Message,
-    names::{MessageId, ResourceVersion},
+    names::{MessageId, ResourceVersion, Uid},
     resource::ObjectPath,
     words::Operation,
 };
+use serde::Deserialize;
 
 /// What a message of the cloud was to this edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,26 @@ pub(crate) enum Arrival {
 /// The versions that an edge has. A deleted object stays as the version that it had.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
-    objects: HashMap<ObjectPath, (Option<ResourceVersion>, MessageId)>,
+    objects: HashMap<ObjectPath, Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    version: Option<ResourceVersion>,
+    /// The message that brought it.
+    id: MessageId,
+    /// None once it is deleted.
+    uid: Option<Uid>,
+}
+
+#[derive(Deserialize)]
+struct Identity {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    uid: Uid,
 }
 
 impl Shelf {
@@ -36,15 +57,26 @@ impl Shelf {
         let Some(path) = message.resource.object().filter(|_| message.parent.is_none()) else { return Arrival::Notice };
         let version = message.resource_version;
         let arrival = match self.objects.get(path) {
-            Some((_, id)) if *id == message.id => return Arrival::Repeated,
+            Some(held) if held.id == message.id => return Arrival::Repeated,
             // Skeletons of objects that are gone have no version.
-            Some((known, _)) if version.is_some() && *known > version => return Arrival::Stale,
-            Some((known, _)) if *known == version && message.operation != Operation::Delete => Arrival::Known,
+            Some(held) if version.is_some() && held.version > version => return Arrival::Stale,
+            Some(held) if held.version == version && message.operation != Operation::Delete => Arrival::Known,
             None | Some(_) => Arrival::New,
         };
-        let known = self.objects.get(path).and_then(|(known, _)| *known);
-        self.objects.insert(path.clone(), (version.or(known), message.id.clone()));
+        let known = self.objects.get(path).and_then(|held| held.version);
+        let uid = (message.operation != Operation::Delete).then(|| message.content.parse::<Identity>().ok()).flatten();
+        let uid = uid.map(|identity| identity.metadata.uid);
+        self.objects.insert(path.clone(), Held { version: version.or(known), id: message.id.clone(), uid });
         arrival
+    }
+
+    /// What the edge has of the types that `question` names.
+    pub(crate) fn answer(&self, question: &InventoryQuestion) -> InventoryAnswer {
+        let holdings = self.objects.iter().filter(|(path, _)| question.kinds.contains(&path.kind));
+        let holdings = holdings.filter_map(|(path, held)| {
+            Some(Holding { path: path.clone(), uid: held.uid.clone()?, version: held.version })
+        });
+        InventoryAnswer::of(question, holdings.collect())
     }
 }
 
