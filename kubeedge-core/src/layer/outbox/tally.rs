@@ -208,7 +208,7 @@ impl Tally {
             return Ok(asked);
         }
         while self.sum(stream).exceeds(limit, size) {
-            let oldest = (asked == Sequence::NEXT).then(|| self.oldest(stream)).flatten();
+            let oldest = (asked == Sequence::NEXT).then(|| self.oldest(plan, stream)).flatten();
             let Some(oldest) = oldest else {
                 let full = OutboxLimit::Entries { stream: stream.clone(), entries: limit.entries };
                 return Err(if self.sum(stream).entries >= limit.entries { full } else { too_large() });
@@ -222,10 +222,18 @@ impl Tally {
         Ok(sequence)
     }
 
-    /// The oldest entry that is there and stays so far.
-    fn oldest(&self, stream: &Stream) -> Option<Entry> {
-        let all = Entry::Stream(stream.clone(), Sequence(0))..=Entry::Stream(stream.clone(), Sequence(u64::MAX));
-        self.slots.range(all).find(|(_, slot)| slot.size.is_some() && !slot.leaving).map(|(entry, _)| entry.clone())
+    /// The oldest entry that is there and stays so far. The search goes on behind the one that `plan` found last.
+    fn oldest(&self, plan: &Plan, stream: &Stream) -> Option<Entry> {
+        let last = plan.touched.iter().rev().find_map(|touched| match &touched.entry {
+            Entry::Stream(of, sequence) if touched.leaving && of == stream => Some(*sequence),
+            _ => None,
+        });
+        let from = Entry::Stream(stream.clone(), last.unwrap_or(Sequence(0)));
+        let to = Entry::Stream(stream.clone(), Sequence(u64::MAX));
+        self.slots
+            .range(from..=to)
+            .find(|(_, slot)| slot.size.is_some() && !slot.leaving)
+            .map(|(entry, _)| entry.clone())
     }
 
     fn sum(&self, stream: &Stream) -> Sum {
