@@ -112,7 +112,8 @@ fn server_config(tls: &rustls::ServerConfig) -> Result<ServerConfig, PkiError> {
         .receive_window(WINDOW.into())
         .send_window(WINDOW.into())
         .datagram_receive_buffer_size(None);
-    config.transport_config(Arc::new(transport));
+    // In a storm a peer may have to wait for its turn.
+    config.transport_config(Arc::new(transport)).retry_token_lifetime(IDLE);
     Ok(config)
 }
 

@@ -124,8 +124,8 @@ impl Quic {
         let idle = self.dead_after.try_into().map_err(|error: quinn::VarIntBoundsExceeded| failed(error.into()))?;
         transport
             .max_idle_timeout(Some(idle))
-            // The cloud never answers keepalives of the session, so only these tell a silent cloud from one that is gone.
-            .keep_alive_interval(Some(self.dead_after / 2))
+            // Only if nothing else is sent: the keepalives of the session normally come more often, and are confirmed.
+            .keep_alive_interval(Some(self.dead_after * 2 / 3))
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None);

@@ -136,6 +136,7 @@ fn transport(options: &FleetOptions, sockets: &[QuicSocket], identity: Identity,
     match options.transport {
         Link::Quic => {
             let quic = Quic::new(identity).handshake_timeout(Duration::from_secs(60));
+            let quic = quic.dead_after(options.keepalive * 3);
             TransportHandle::of(quic.socket(sockets[number % sockets.len()].clone()))
         }
         Link::WebSocket => {
