@@ -1,6 +1,6 @@
 //! The transport seam: dialing the cloud, and the link that comes of it.
 //!
-//! The links that are shipped are made here, over what others have opened: [`websocket`], as KubeEdge has it, [`stream`]
+//! The links that are shipped are made here, over what others have opened: `websocket`, as KubeEdge has it, [`stream`]
 //! for streams of bytes between two of ours, and [`memory`] within one process. [`Extensions`] are what two of ours agree
 //! on beyond KubeEdge's protocol.
 

@@ -96,6 +96,7 @@ impl Statuses {
                 });
             }
             tokio::select! {
+                biased;
                 Some(Ok((device, uid, failed))) = jobs.join_next() => match failed {
                     None => { lock(&self.made).insert(device, uid); }
                     Some(err) => {

@@ -203,6 +203,7 @@ impl Guests {
                     shake(stream).await
                 }));
                 let shaken = tokio::select! {
+                    biased;
                     shaken = shaken => shaken.unwrap_or(Err(Rejected::TimedOut)),
                     () = gone.cancelled() => Err(Rejected::Crowded),
                     () = shutdown.cancelled() => return,

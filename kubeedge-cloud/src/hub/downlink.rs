@@ -1,13 +1,14 @@
 //! What waits to be sent to a node: per object its newest version, and messages that are sent once.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
 use kubeedge_core::{
     message::Message,
     names::{Uid, UnixMillis},
+    resource::ObjectPath,
     words::{Group, Operation, Source},
 };
 
@@ -66,7 +67,7 @@ impl ObjectChange {
     /// object any more may be to have it again.
     fn covers(&self, later: &Self) -> bool {
         if self.is_delete() {
-            later.event != ObjectEvent::Insert
+            later.is_delete()
         } else {
             !later.is_delete() && self.object.version >= later.object.version
         }
@@ -91,8 +92,10 @@ pub struct QueueFull;
 /// What waits for one node. Pure: no clock, no task.
 ///
 /// Objects are known by their UID, so that the deletion of one and the creation of the next under the same name are two
-/// entries. An entry keeps its place when a newer version replaces it; a deletion replaces whatever waits, and only an
-/// insertion comes after it. While one version is in flight the next one waits behind it.
+/// entries. An entry keeps its place when a newer version replaces it. A deletion replaces whatever waits, and so does
+/// what comes after it: changes are put in their order, so the last one is the truth. While something of one name is in
+/// flight, whatever is next of that name waits behind it, as a repetition of an older object must not reach the node after
+/// a younger one.
 ///
 /// Upstream: `cloud/pkg/cloudhub/common/message_pool.go`, which keeps a store for each node that ever was.
 #[derive(Debug)]
@@ -102,6 +105,8 @@ pub struct DownlinkQueue {
     order: VecDeque<Uid>,
     waiting: HashMap<Uid, ObjectChange>,
     in_flight: HashMap<Uid, ObjectChange>,
+    /// The names of what is in flight.
+    busy: HashSet<ObjectPath>,
     resting: HashMap<Uid, ObjectChange>,
     once: VecDeque<Message>,
     dropped: u64,
@@ -123,6 +128,7 @@ impl DownlinkQueue {
             order: VecDeque::new(),
             waiting: HashMap::new(),
             in_flight: HashMap::new(),
+            busy: HashSet::new(),
             resting: HashMap::new(),
             once: VecDeque::new(),
             dropped: 0,
@@ -169,12 +175,14 @@ impl DownlinkQueue {
         self.once.push_back(message);
     }
 
-    /// The next change to send, which is in flight from now on: [`settle`](Self::settle) it. Of an object whose last
+    /// The next change to send, which is in flight from now on: [`settle`](Self::settle) it. Of a name under which a
     /// change is still in flight, none is given.
     pub fn next_object(&mut self) -> Option<ObjectChange> {
-        let at = self.order.iter().position(|uid| !self.in_flight.contains_key(uid))?;
+        let is_free = |uid| self.waiting.get(uid).is_some_and(|change| !self.busy.contains(&change.object.path));
+        let at = self.order.iter().position(is_free)?;
         let uid = self.order.remove(at)?;
         let change = self.waiting.remove(&uid)?;
+        self.busy.insert(change.object.path.clone());
         self.in_flight.insert(uid, change.clone());
         Some(change)
     }
@@ -188,6 +196,7 @@ impl DownlinkQueue {
     /// a newer one does already. Returns what was acknowledged.
     pub fn settle(&mut self, uid: &Uid, acknowledged: bool) -> Option<ObjectChange> {
         let change = self.in_flight.remove(uid)?;
+        self.busy.remove(&change.object.path);
         if acknowledged {
             return Some(change);
         }
@@ -202,6 +211,7 @@ impl DownlinkQueue {
     /// [`rested`](Self::rested); tells whether it does.
     pub fn rest(&mut self, uid: &Uid) -> bool {
         let Some(change) = self.in_flight.remove(uid) else { return false };
+        self.busy.remove(&change.object.path);
         let rests = !self.waiting.contains_key(uid);
         if rests {
             self.resting.insert(uid.clone(), change);

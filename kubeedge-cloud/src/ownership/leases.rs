@@ -281,6 +281,7 @@ impl NodeLeases {
                 self.stale();
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(next) => {}
                 () = self.0.renew.notified() => {}
             }
@@ -333,6 +334,7 @@ impl NodeLeases {
                 running.push(self.claim_node(node));
             }
             tokio::select! {
+                biased;
                 Some(again) = running.next(), if !running.is_empty() => {
                     if let Some(node) = again {
                         self.state().claims.push(&node);

@@ -115,6 +115,7 @@ impl SyncController {
         }
         loop {
             tokio::select! {
+                biased;
                 news = sessions.next() => {
                     news.ended.iter().for_each(|node| comparison.log.disconnected(node));
                     for (node, number) in news.begun {
@@ -200,6 +201,7 @@ impl Comparison {
         work: impl Future<Output = Outcome>,
     ) -> Outcome {
         tokio::select! {
+            biased;
             () = self.hub.ended(node, number) => Outcome::Ended,
             outcome = work => outcome,
         }

@@ -238,6 +238,7 @@ impl DeliveryLog {
                 return;
             }
             tokio::select! {
+                biased;
                 Some(()) = writes.next(), if !writes.is_empty() => {}
                 nodes = self.0.owners.changed() => nodes.iter().for_each(|node| self.reconsider(node)),
                 () = self.0.wake.notified() => {}

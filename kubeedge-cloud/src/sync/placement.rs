@@ -56,10 +56,10 @@ pub(crate) enum Doubt {
 /// Upstream: `cloud/pkg/edgecontroller/manager` (location cache), `cloud/pkg/devicecontroller/controller/downstream.go`.
 #[derive(Debug, Default)]
 pub(crate) struct Placement {
-    objects: HashMap<ObjectPath, Tracked>,
+    objects: BTreeMap<ObjectPath, Tracked>,
     /// How often each node needs each object.
     needs: HashMap<ObjectPath, BTreeMap<NodeName, usize>>,
-    nodes: HashMap<NodeName, NodeNeeds>,
+    nodes: BTreeMap<NodeName, NodeNeeds>,
 }
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ struct Tracked {
 struct NodeNeeds {
     /// How many objects make it an edge node: its own label, and its devices.
     edge: usize,
-    paths: HashSet<ObjectPath>,
+    paths: BTreeSet<ObjectPath>,
 }
 
 impl Placement {

@@ -81,6 +81,7 @@ impl Truth {
                 questions.spawn(async move { (fetch(&calls, &question.path).await, question) });
             }
             tokio::select! {
+                biased;
                 event = events.next() => match event {
                     None => return,
                     Some(Watched::ListStarts) => seen = Some(HashSet::new()),

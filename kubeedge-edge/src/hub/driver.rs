@@ -95,6 +95,7 @@ impl HubDriver {
             let pause = backoff.pause();
             tracing::debug!(?pause, "next dial after a pause");
             let waited = tokio::select! {
+                biased;
                 waited = shutdown.run_until_cancelled(sleep(pause)) => waited,
                 never = refuse_all(&mut self.calls) => match never {},
             };
@@ -110,6 +111,7 @@ impl HubDriver {
             let _heard = signal.notified().now_or_never();
         }
         tokio::select! {
+            biased;
             dialed = self.transport.dial(self.config.endpoint.clone()) => dialed,
             never = refuse_all(&mut self.calls) => match never {},
         }
@@ -131,6 +133,7 @@ impl HubDriver {
             shutdown.run_until_cancelled(redial).await.is_some()
         };
         let (end, redial) = tokio::select! {
+            biased;
             end = &mut connection => (Some(end), false),
             redial = leave => (None, redial),
         };

@@ -165,6 +165,7 @@ impl OutboxSender {
             self.counts.send_if_modified(|known| std::mem::replace(known, counts) != counts);
             let due = queue.next_due().filter(|_| state.is_connected());
             tokio::select! {
+                biased;
                 change = follower.next_patiently() => match change {
                     Some(Change::Listed(records)) => queue.replace_all(records),
                     Some(Change::Put(record)) => queue.put(&record),

@@ -53,15 +53,13 @@ fn the_newest_version_keeps_the_place_of_the_first() {
 }
 
 #[test]
-fn a_deletion_wins_and_nothing_comes_after_it() {
+fn a_deletion_replaces_what_waits_and_is_told_once() {
     let mut queue = DownlinkQueue::default();
     queue.put(update("a", 1)).unwrap();
     queue.put(delete("a", 2)).unwrap();
-    queue.put(update("a", 3)).unwrap();
     let sent = queue.next_object().unwrap();
     assert_eq!(sent.event, ObjectEvent::Delete);
-    queue.put(update("a", 4)).unwrap();
-    assert!(queue.next_object().is_none());
+    queue.put(delete("a", 2)).unwrap();
     assert!(queue.settle(&sent.object.uid, true).is_some());
     assert!(queue.is_empty());
 }
@@ -229,6 +227,31 @@ fn what_was_refused_rests_until_its_time_or_until_there_is_a_newer_version() {
     queue.rested(&uid);
     assert!(queue.settle(&uid, true).is_some());
     assert!(queue.is_empty());
+}
+
+#[test]
+fn what_is_always_an_update_comes_after_its_deletion_too() {
+    let mut queue = DownlinkQueue::default();
+    queue.put(delete("secret", 1)).unwrap();
+    let uid = queue.next_object().unwrap().object.uid.clone();
+    queue.put(update("secret", 1)).unwrap();
+    queue.settle(&uid, true);
+    assert_eq!(drain(&mut queue), [(ObjectEvent::Update, "secret".into(), 1)]);
+}
+
+#[test]
+fn a_younger_object_waits_until_the_older_of_its_name_is_settled() {
+    let mut queue = DownlinkQueue::default();
+    queue.put(change(ObjectEvent::Insert, "web", "u1", 1)).unwrap();
+    let first = queue.next_object().unwrap();
+    queue.put(change(ObjectEvent::Delete, "web", "u1", 2)).unwrap();
+    queue.put(change(ObjectEvent::Insert, "web", "u2", 3)).unwrap();
+    queue.put(update("other", 4)).unwrap();
+    let other = queue.next_object().unwrap();
+    assert_eq!(other.object.uid.as_str(), "other", "others do not wait");
+    assert!(queue.next_object().is_none(), "the first may be sent again until it is settled");
+    queue.settle(&first.object.uid, false);
+    assert_eq!(drain(&mut queue), [(ObjectEvent::Delete, "u1".into(), 2), (ObjectEvent::Insert, "u2".into(), 3)]);
 }
 
 #[test]
