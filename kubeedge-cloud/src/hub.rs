@@ -136,6 +136,10 @@ impl HubConfig {
 pub trait Deliveries: Send + Sync + 'static {
     /// `node` has acknowledged `change`.
     fn delivered(&self, node: &NodeName, change: &ObjectChange);
+
+    /// `node` was sent `change`, and its session has ended without an acknowledgement: it may have it or not, and cannot
+    /// tell. Not called for nodes that can; see [`inventory`](kubeedge_core::inventory).
+    fn uncertain(&self, _node: &NodeName, _change: &ObjectChange) {}
 }
 
 /// Forgets what was acknowledged.

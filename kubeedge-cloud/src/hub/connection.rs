@@ -347,8 +347,13 @@ impl<L: Link + ?Sized> Future for Conversation<'_, L> {
 }
 
 impl<L: ?Sized> Drop for Conversation<'_, L> {
-    /// Whoever asked the node something learns that there is no answer.
+    /// Whoever asked the node something learns that there is no answer, and the ledger what nobody knows.
     fn drop(&mut self) {
+        if !self.mailbox.extensions.inventory {
+            for change in self.mailbox.unsettled() {
+                self.hub.deliveries.uncertain(&self.node, &change);
+            }
+        }
         self.mailbox.refuse_asks();
         let waiting = self.asked.drain().map(|(_, reply)| reply);
         for reply in waiting.chain(self.ask.take().map(|ask| ask.reply)) {

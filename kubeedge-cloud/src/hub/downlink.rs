@@ -219,6 +219,11 @@ impl DownlinkQueue {
         rests
     }
 
+    /// What is in flight, in no order.
+    pub fn unsettled(&self) -> impl Iterator<Item = &ObjectChange> {
+        self.in_flight.values()
+    }
+
     /// A change that was resting waits again.
     pub fn rested(&mut self, uid: &Uid) {
         if let Some(change) = self.resting.remove(uid) {

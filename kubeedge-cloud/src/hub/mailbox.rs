@@ -121,6 +121,10 @@ impl Mailbox {
         self.state().queue.settle(uid, acknowledged)
     }
 
+    pub(super) fn unsettled(&self) -> Vec<ObjectChange> {
+        self.state().queue.unsettled().cloned().collect()
+    }
+
     pub(super) fn rest(&self, uid: &Uid) -> bool {
         self.state().queue.rest(uid)
     }

@@ -306,6 +306,11 @@ impl Deliveries for DeliveryLog {
     fn delivered(&self, node: &NodeName, change: &ObjectChange) {
         self.put(node, LedgerEntry::of(&change.object), change.event != ObjectEvent::Delete);
     }
+
+    /// What was recorded before may be wrong now: it counts as never acknowledged, so that the node is told again.
+    fn uncertain(&self, node: &NodeName, change: &ObjectChange) {
+        self.put(node, LedgerEntry::of(&change.object).acknowledged(None, None), true);
+    }
 }
 
 impl fmt::Debug for DeliveryLog {

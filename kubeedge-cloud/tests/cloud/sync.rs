@@ -403,3 +403,40 @@ async fn a_cloud_with_its_ledger_in_a_file_sends_nothing_twice() {
     assert!(site.records().list(&ListParams::default()).await.unwrap().items.is_empty(), "{}", uid(&web));
     cloud.shutdown(SOON).await;
 }
+
+/// Its acknowledgement was lost, and what was recorded before is true of the object again: only the edge is not what the
+/// record says.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_acknowledgement_leaves_in_doubt_is_sent_again() {
+    let site = Site::new().await;
+    let cloud = site.cloud().await;
+    site.make_node("edge-1").await;
+    create(&site.config_maps(), config_map("settings", "first")).await;
+    create(&site.pods(), pod("web", "edge-1", &["settings"])).await;
+    let settings = site.config_maps();
+    let change = async |value: &str| {
+        let patch = kube::api::Patch::Merge(json!({ "data": { "key": value } }));
+        settings.patch("settings", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    };
+    let value = |message: &Value| message["content"]["data"]["key"].as_str().map(str::to_owned);
+    let of_settings = |message: &Value| message["route"]["resource"] == "default/configmap/settings";
+
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.until(|message| of_settings(message) && value(message).as_deref() == Some("first")).await;
+    let uid = settings.get("settings").await.unwrap().metadata.uid.unwrap();
+    eventually("a record", async || site.recorded("edge-1", &uid).await).await;
+    change("second").await;
+    loop {
+        let message = edge.next_silent().await.unwrap();
+        if of_settings(&message) && value(&message).as_deref() == Some("second") {
+            break;
+        }
+        edge.acknowledge(&message).await;
+    }
+    drop(edge);
+    eventually("the node is away", async || cloud.hub().connected().is_empty().then_some(())).await;
+    change("first").await;
+    let mut edge = Edge::connect(&cloud, "edge-1").await;
+    edge.until(|message| of_settings(message) && value(message).as_deref() == Some("first")).await;
+    cloud.shutdown(SOON).await;
+}
