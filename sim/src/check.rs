@@ -108,8 +108,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// A record of the ledger is written after the commit of what it tells.
+    /// A record of the ledger is written after the commit of what it tells. Version 0 tells of nothing.
     fn record(&mut self, at: Duration, name: &'a str, version: u64) {
+        if version == 0 {
+            return;
+        }
         let Some((node, uid)) = name.rsplit_once('.') else { return };
         let had = self.highest.get(&(node.to_owned(), uid)).copied();
         if had.is_none_or(|had| had < version) {

@@ -111,6 +111,11 @@ impl Disk {
         state.now = now;
         while state.commits.front().is_some_and(|first| first.due <= now) {
             let Some(commit) = state.commits.pop_front() else { break };
+            if state.mutation == Mutation::DiskReverts
+                && let Some(older) = commit.writes.iter().find_map(|write| self.replaces(write))
+            {
+                state.replaced = Some(older);
+            }
             let outcome =
                 if state.full && !commit.writes.is_empty() { Err(MetaError::Full) } else { self.apply(commit.writes) };
             if let Some(caller) = commit.caller {

@@ -187,6 +187,16 @@ impl History {
         self.lock().entries.get(first..).unwrap_or_default().to_vec()
     }
 
+    /// Whether the last that `edge` did with the record of `key` was to delete it.
+    pub(crate) fn deleted(&self, edge: &NodeName, key: &MetaKey) -> bool {
+        let inner = self.lock();
+        let last = inner.entries.iter().rev().find_map(|entry| match &entry.event {
+            Event::Stored { edge: of, key: about, object } if of == edge && about == key => Some(object.is_none()),
+            _ => None,
+        });
+        last.unwrap_or(false)
+    }
+
     pub(crate) fn add(&self, event: Event) {
         let mut inner = self.lock();
         let at = inner.now;

@@ -20,14 +20,15 @@
 //! 3. **No duplicate effect.** What an edge has already is not stored again.
 //! 4. **Convergence.** Within [`BOUND`] of the end of all faults, every edge has the truth of its node and nothing else, the
 //!    ledger says so, every outbox is empty, every report is in the API; and then nothing moves any more. One thing is
-//!    let pass, as the protocol of KubeEdge has no remedy: an edge without the extension `inventory` may keep an object
-//!    that was deleted before the cloud learned that the edge had got it.
+//!    let pass, as the protocol of KubeEdge has no remedy: an edge without the extension `inventory` differs in an object
+//!    about which its last acknowledgement was lost.
 //!
 //! # Determinism
 //! A seed decides the scenario, the network, all doubles, and the random numbers of our code (`fastrand`). Hosts run on one
-//! thread in simulated time. What a seed does not decide are the ids of messages, which decide nothing, and which branch
-//! `tokio::select!` looks at first where it does not say `biased`, in crates that are not ours. A test runs seeds twice and
-//! compares their histories.
+//! thread in simulated time. It does not decide the ids of messages, the certificates, the order of hash maps, and which
+//! branch `tokio::select!` looks at first where it does not say `biased`: so most seeds, but not all, have one history.
+//! A test compares what has to be the same: what is done to the world, and that no promise is broken. A seed that fails
+//! leaves its history in a file, as its replay may go well.
 //!
 //! # What differs from real networks
 //! `turmoil` has no retransmission: what is sent into a cut is lost for good. So a connection that lives through a cut is

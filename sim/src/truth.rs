@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     api::{Api, Place},
     disk::{Disk, copy},
+    history::History,
 };
 
 /// What an edge has to act upon: an object without its version and its status.
@@ -50,11 +51,20 @@ fn wanted(objects: &BTreeMap<Place, Value>, node: &NodeName) -> BTreeMap<MetaKey
     there.collect()
 }
 
-/// What keeps the world from being settled; nothing if it is. Each edge is given with whether it can tell what it has.
+/// One edge as the checker looks at it.
+pub(crate) struct Looked<'a> {
+    pub(crate) node: &'a NodeName,
+    pub(crate) disk: &'a Disk,
+    /// Whether it can tell what it has.
+    pub(crate) tells: bool,
+}
+
+/// What keeps the world from being settled; nothing if it is.
 ///
-/// An edge that cannot, as no Go edge can, may keep an object that is gone if the cloud has never learned that it got it:
-/// its acknowledgement was lost with the link or with the cloud, and nobody but the edge knows.
-pub(crate) fn differences(api: &Api, edges: &[(NodeName, Disk, bool)]) -> Vec<String> {
+/// An edge that cannot tell what it has, as no Go edge can, differs from the truth for good if its last acknowledgement
+/// about an object was lost with the link or with the cloud: it keeps what was deleted before the cloud learned that it
+/// came, and lacks what is needed again before the cloud learned that it went. Both are let pass.
+pub(crate) fn differences(api: &Api, history: &History, edges: &[Looked<'_>]) -> Vec<String> {
     let objects = api.objects();
     let mut differences = Vec::new();
     for (place, pod) in objects.iter().filter(|(place, _)| place.plural == "pods") {
@@ -62,11 +72,11 @@ pub(crate) fn differences(api: &Api, edges: &[(NodeName, Disk, bool)]) -> Vec<St
             differences.push(format!("{place} has not ended"));
         }
     }
-    for (node, disk, tells) in edges {
-        let wanted = wanted(&objects, node);
+    for Looked { node, disk, tells } in edges {
+        let mut wanted = wanted(&objects, node);
+        let mut ledger = ledger(&objects, node);
         let mut has = BTreeMap::new();
         let mut recorded = BTreeMap::new();
-        let ledger = ledger(&objects, node);
         for record in disk.objects() {
             let Some(copy) = copy(&record) else { continue };
             if !tells && !wanted.contains_key(&record.key) && !ledger.contains_key(&copy.uid) {
@@ -75,6 +85,15 @@ pub(crate) fn differences(api: &Api, edges: &[(NodeName, Disk, bool)]) -> Vec<St
             let object: Value = serde_json::from_str(&copy.json).unwrap_or_default();
             recorded.insert(copy.uid, copy.version);
             has.insert(record.key, essence(&object));
+        }
+        if !tells {
+            wanted.retain(|key, (uid, _)| {
+                let went = !has.contains_key(key) && ledger.contains_key(uid) && history.deleted(node, key);
+                if went {
+                    ledger.remove(uid);
+                }
+                !went
+            });
         }
         for key in wanted.keys().chain(has.keys()).collect::<BTreeSet<_>>() {
             if wanted.get(key) != has.get(key) {

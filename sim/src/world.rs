@@ -24,7 +24,7 @@ use crate::{
     history::{Entry, Event, History},
     link::Shears,
     scenario::{Action, HEAL, Host, LinkFault, Moment, Scenario, Work, calm},
-    truth,
+    truth::{self, Looked},
 };
 
 /// Within this time after the end of all faults, everything is settled.
@@ -309,9 +309,12 @@ impl<'a> World<'a> {
     }
 
     fn differences(&self) -> Vec<String> {
-        let edges: Vec<_> =
-            self.sites.iter().map(|site| (site.node.clone(), site.disk.clone(), site.extensions.inventory)).collect();
-        truth::differences(&self.api, &edges)
+        let edges: Vec<_> = self
+            .sites
+            .iter()
+            .map(|site| Looked { node: &site.node, disk: &site.disk, tells: site.extensions.inventory })
+            .collect();
+        truth::differences(&self.api, &self.history, &edges)
     }
 
     fn is_settled(&self) -> bool {

@@ -27,6 +27,11 @@ fn complaint(seed: u64, outcome: &Outcome) -> String {
     for violation in outcome.violations.iter().take(20) {
         let _ = writeln!(text, "  {violation}");
     }
+    let file = format!("{}/seed-{seed}.history", env!("CARGO_TARGET_TMPDIR"));
+    let history: Vec<String> = outcome.history.iter().map(ToString::to_string).collect();
+    if std::fs::write(&file, history.join("\n")).is_ok() {
+        let _ = writeln!(text, "history: {file}");
+    }
     let _ = writeln!(text, "replay: KUBEEDGE_SIM_SEED={seed} cargo test -p kubeedge-sim --test seeds -- --nocapture");
     text
 }

@@ -59,6 +59,10 @@ async fn a_record_that_an_operator_removes_or_rewrites_is_put_right_at_once() {
     let mut edge = Edge::connect(&cloud, "edge.1").await;
     edge.got("default/pod/web").await;
     right(&site, "edge.1", &web).await;
+    // When another record stands, the cloud is done with this one.
+    let other = create(&site.pods(), pod("other", "edge.1", &[])).await;
+    edge.got("default/pod/other").await;
+    right(&site, "edge.1", &other).await;
     let name = format!("edge.1.{}", uid(&web));
 
     site.records().delete(&name, &DeleteParams::default()).await.unwrap();
