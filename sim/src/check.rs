@@ -41,12 +41,15 @@ struct Message<'a> {
     version: u64,
 }
 
+/// What a record was, since which entry.
+type Past<'a> = Vec<(usize, Option<&'a Copy>)>;
+
 #[derive(Default)]
 struct Checker<'a> {
     violations: Vec<Violation>,
     messages: HashMap<usize, Message<'a>>,
     /// What each record of each edge was, since which entry.
-    copies: BTreeMap<(&'a NodeName, &'a MetaKey), Vec<(usize, Option<&'a Copy>)>>,
+    copies: BTreeMap<(&'a NodeName, &'a MetaKey), Past<'a>>,
     /// The highest version that an edge has ever had.
     highest: HashMap<(String, &'a str), u64>,
     /// What objects of the API show, as long as they are there.

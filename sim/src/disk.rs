@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use kubeedge_core::{
     meta::{Collection, MetaError, MetaEvent, MetaKey, MetaStore, MetaWrite, Precondition, Record, Revision, Selector},
-    names::NodeName,
+    names::{NodeName, ResourceVersion},
     outbox,
     service::Subscription,
     testing::MemoryStore,
@@ -134,7 +134,9 @@ impl Disk {
         let events: Vec<Event> = writes.iter().filter_map(|write| self.event(write)).collect();
         let outcome = self.memory.commit(writes).now_or_never().unwrap_or(Err(MetaError::Busy));
         if outcome.is_ok() {
-            events.into_iter().for_each(|event| self.history.add(event));
+            for event in events {
+                self.history.add(event);
+            }
         }
         outcome
     }
@@ -201,7 +203,7 @@ impl State {
 pub(crate) fn copy(record: &Record) -> Option<Copy> {
     Some(Copy {
         uid: record.uid.as_ref()?.to_string(),
-        version: record.version.map_or(0, |version| version.number()),
+        version: record.version.map_or(0, ResourceVersion::number),
         json: String::from_utf8_lossy(&record.value).into_owned(),
     })
 }

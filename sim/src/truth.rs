@@ -87,6 +87,12 @@ pub(crate) fn differences(api: &Api, history: &History, edges: &[Looked<'_>]) ->
             has.insert(record.key, essence(&object));
         }
         if !tells {
+            // The contents are compared below: they may be those of an older version, which is all that was acknowledged.
+            for (uid, version) in &mut ledger {
+                if let Some(had) = recorded.get(uid).filter(|had| *had > version) {
+                    *version = *had;
+                }
+            }
             wanted.retain(|key, (uid, _)| {
                 let went = !has.contains_key(key) && ledger.contains_key(uid) && history.deleted(node, key);
                 if went {

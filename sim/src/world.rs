@@ -31,7 +31,7 @@ use crate::{
 pub const BOUND: Duration = Duration::from_secs(30);
 /// After this time in a cut, the edge's end of a connection is reset.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(5);
-/// What moves when everything is settled moves within this time.
+/// Everything is settled when all agree and nothing moves for this time.
 const QUIET: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(40);
 
@@ -82,23 +82,21 @@ pub fn run(scenario: &Scenario) -> Outcome {
         failure = world.step();
     }
     world.heal();
-    let mut settled = None;
-    while failure.is_none() && world.sim.elapsed() < HEAL + BOUND {
+    let (mut calm, mut settled) = (None, None);
+    while failure.is_none() && settled.is_none() && world.sim.elapsed() < HEAL + BOUND {
         failure = world.step();
-        if world.is_settled() {
-            settled = Some(world.sim.elapsed() - HEAL);
-            break;
+        let now = world.sim.elapsed();
+        // What is healed late makes everything move once more.
+        calm = calm.filter(|(_, entries)| !world.moved(*entries));
+        if calm.is_none() && world.is_settled() {
+            calm = Some((now, world.history.len()));
         }
+        settled = calm.map(|(since, _)| since).filter(|since| now >= *since + QUIET);
     }
-    let calm = world.history.len();
-    let end = world.sim.elapsed() + QUIET;
-    while failure.is_none() && settled.is_some() && world.sim.elapsed() < end {
-        failure = world.step();
-    }
-    world.judge(settled, calm, failure)
+    world.judge(settled.map(|at| at.saturating_sub(HEAL)), failure)
 }
 
-impl<'a> World<'a> {
+impl World<'_> {
     fn new(scenario: &Scenario) -> Self {
         let history = History::default();
         let api = Api::new(history.clone(), scenario.seed);
@@ -322,17 +320,21 @@ impl<'a> World<'a> {
         self.sim.elapsed().as_millis().is_multiple_of(200) && self.differences().is_empty()
     }
 
-    fn judge(self, settled: Option<Duration>, calm: usize, failure: Option<String>) -> Outcome {
+    /// Whether anything has reached an edge, or left one, since there were so many entries.
+    fn moved(&self, entries: usize) -> bool {
+        let news = self.history.since(entries);
+        news.iter()
+            .any(|entry| matches!(entry.event, Event::Received { .. } | Event::Stored { .. } | Event::Left { .. }))
+    }
+
+    fn judge(self, settled: Option<Duration>, failure: Option<String>) -> Outcome {
         let at = self.sim.elapsed();
         let mut left: Vec<String> = failure.into_iter().collect();
         left.extend(self.differences());
-        let history = self.history.entries();
-        if settled.is_some() {
-            let moved = history[calm..].iter().filter(|entry| {
-                matches!(entry.event, Event::Received { .. } | Event::Stored { .. } | Event::Left { .. })
-            });
-            left.extend(moved.map(|entry| format!("settled, and yet: {entry}")));
+        if settled.is_none() && left.is_empty() {
+            left.push("all agree, and still something moves".to_owned());
         }
+        let history = self.history.entries();
         let mut violations = check::check(&history);
         let promise = check::CONVERGENCE;
         violations.extend(left.into_iter().map(|how| Violation { promise, at, how }));
