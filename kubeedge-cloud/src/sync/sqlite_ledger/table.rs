@@ -10,7 +10,7 @@ use kubeedge_core::{
     resource::{ObjectPath, ResourceType},
 };
 use ring::digest::{Context, SHA256};
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, ErrorCode, Row, Transaction, params};
 
 use super::SqliteLedgerError;
 use crate::{
@@ -78,9 +78,16 @@ enum OpenError {
 }
 
 fn try_open(path: &Path) -> Result<Connection, OpenError> {
-    let classify = |err: rusqlite::Error| match Fault::of(&err, path) {
-        Some(Fault::Damaged) => OpenError::Damaged(err.to_string()),
-        _ => OpenError::Database(err),
+    let classify = |err: rusqlite::Error| {
+        let is_damage = match (Fault::of(&err, path), err.sqlite_error_code()) {
+            (Some(Fault::Damaged), _) => true,
+            // The header may say so while the file system does not.
+            (_, Some(ErrorCode::ReadOnly)) => fs::OpenOptions::new().append(true).open(path).is_ok(),
+            // The statements are right, so it is the file that is wrong.
+            (None, code) => code != Some(ErrorCode::OutOfMemory),
+            _ => false,
+        };
+        if is_damage { OpenError::Damaged(err.to_string()) } else { OpenError::Database(err) }
     };
     let connection = connect(Some(path)).map_err(classify)?;
     let verdict: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(classify)?;
