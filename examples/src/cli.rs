@@ -5,6 +5,18 @@ use std::io::IsTerminal as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
 
+/// Lets the process open as many files and sockets as the system allows it to, as Go programs do: the soft limit is for
+/// programs of old that could not count beyond it.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, "limit of open files stays as it is");
+    }
+}
+
 /// Installs the log subscriber: lines on standard error, more of them with each step of `verbosity` (as klog's `--v`).
 pub fn log(verbosity: u8) {
     let level = match verbosity {

@@ -52,6 +52,7 @@ pub struct HubConfig {
     session: SessionConfig,
     extensions: Extensions,
     node_limit: usize,
+    sockets: usize,
     message_limit: usize,
     requests: usize,
     write_timeout: Duration,
@@ -66,6 +67,7 @@ impl Default for HubConfig {
             session: SessionConfig::cloud().queue(32),
             extensions: Extensions::all(),
             node_limit: 500,
+            sockets: usize::MAX,
             message_limit: 16 * 1024 * 1024,
             requests: 64,
             write_timeout: Duration::from_secs(15),
@@ -97,6 +99,14 @@ impl HubConfig {
     /// Most nodes at a time; default 500. Others are answered 503.
     pub fn node_limit(mut self, nodes: usize) -> Self {
         self.node_limit = nodes;
+        self
+    }
+
+    /// Most sockets of one listener at a time that accepts a socket for each node, handshakes included; default no limit. The
+    /// last ones are kept for telling further nodes that there is no room. A process that runs out of descriptors cannot
+    /// even reach Kubernetes, so set it to less than the process may have.
+    pub fn sockets(mut self, sockets: usize) -> Self {
+        self.sockets = sockets;
         self
     }
 

@@ -26,6 +26,7 @@ mod websocket;
 pub use self::quic::{Quic, QuicSocket};
 pub use self::{
     config::{HubConfig, RateLimit},
+    dial::DialSettings,
     driver::HubDriver,
     outbox::{OutboxConfig, OutboxDepth, OutboxSender},
     unix::Unix,

@@ -21,6 +21,7 @@ struct Args {
 async fn main() -> ExitCode {
     let args = Args::parse();
     cli::log(args.v);
+    cli::raise_open_files();
     match run(&args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,14 +6,14 @@ use kubeedge_core::{
     testing::MemoryStore,
     transport::{Extensions, TransportHandle},
 };
-use kubeedge_edge::hub::WebSocket;
+use kubeedge_edge::hub::{DialSettings, WebSocket};
 
 use crate::world::{Edge, World, eventually};
 
 /// Connects an edge with `store`, and gives it back when the node has been compared, with the types of objects that came.
 async fn connect(world: &World, store: MetaHandle, extensions: Extensions) -> (MetaHandle, Vec<String>) {
     let identity = world.identity("edge-1").await;
-    let transport = TransportHandle::of(WebSocket::new(identity).extensions(extensions));
+    let transport = TransportHandle::of(WebSocket::new(identity).settings(DialSettings::new().extensions(extensions)));
     let edge = Edge::start_with("edge-1", world.cloud.websocket_addr().to_string(), transport, store);
     // The list of devices is sent when the node has been compared, and behind nothing that it needs.
     let compared = || edge.seen.lock().unwrap().iter().any(|seen| seen.resource == Resource::MembershipDetail);

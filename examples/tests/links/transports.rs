@@ -6,7 +6,7 @@ use kubeedge_core::{
     service::Causes,
     transport::{CloudEndpoint, Extensions, LinkError, Transport as _, TransportHandle},
 };
-use kubeedge_edge::hub::{Quic, Unix, WebSocket};
+use kubeedge_edge::hub::{DialSettings, Quic, Unix, WebSocket};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ async fn objects_come_over_each_transport_and_are_recorded() {
     });
     drop(token);
 
-    let plain = WebSocket::new(identity.clone()).extensions(Extensions::none());
+    let plain = WebSocket::new(identity.clone()).settings(DialSettings::new().extensions(Extensions::none()));
     let transports = [
         (world.cloud.websocket_addr().to_string(), TransportHandle::of(plain), Extensions::none()),
         (
@@ -90,7 +90,8 @@ async fn a_go_cloud_on_the_other_end_of_quic_is_named_in_the_error() {
     // It drops what it cannot read, as the Go program does with packets of the IETF.
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let endpoint = CloudEndpoint::new(silent.local_addr().unwrap().to_string(), node("edge-1"));
-    let quic = Quic::new(world.identity("edge-1").await).handshake_timeout(std::time::Duration::from_millis(200));
+    let quic = Quic::new(world.identity("edge-1").await)
+        .settings(DialSettings::new().timeout(std::time::Duration::from_millis(200)));
     let Err(error) = soon(quic.dial(endpoint)).await else { panic!("connected") };
     assert!(Causes(&error).to_string().contains("use the WebSocket (modules.edgeHub.websocket)"), "{}", Causes(&error));
 }

@@ -157,9 +157,16 @@ impl State {
         Listing { version: cache.version(), objects }
     }
 
-    /// The objects of a resource as they were at `version`, as far back as the history reaches.
-    pub(crate) fn list_at(&self, resource: &str, namespace: Option<&str>, version: u64) -> Option<Listing> {
-        let objects = self.cache().list_at(resource, namespace, version)?;
+    /// The objects of a resource as they were at `version`, as far back as the history reaches, from the one that follows
+    /// `after` on.
+    pub(crate) fn list_at(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        after: Option<&Key>,
+        version: u64,
+    ) -> Option<Listing> {
+        let objects = self.cache().list_at(resource, namespace, after, version)?;
         Some(Listing { version, objects })
     }
 

@@ -26,6 +26,17 @@ use crate::{
 
 const DEFAULT_SWEEP: Duration = Duration::from_secs(60);
 
+/// Descriptors that are not for sockets of nodes: the HTTPS port alone may take 768, and without some for connections to
+/// Kubernetes nothing goes on.
+const OTHER_DESCRIPTORS: u64 = 960;
+
+/// Sockets that nodes may have, of what this process may open.
+fn sockets() -> usize {
+    let open_files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let sockets = open_files.map(|files| files - (files / 2).min(OTHER_DESCRIPTORS));
+    sockets.and_then(|sockets| usize::try_from(sockets).ok()).unwrap_or(usize::MAX)
+}
+
 /// The cloud. Start with [`builder`](Self::builder) or [`from_config`](Self::from_config).
 #[derive(Debug)]
 #[non_exhaustive]
@@ -92,9 +103,18 @@ impl CloudCore {
             edge_certificate_validity: Duration::from_secs(86_400) * hub.edge_cert_signing_duration,
             token_refresh_period: Duration::from_secs(3_600) * hub.token_refresh_duration,
         };
+        let sockets = sockets();
+        if usize::try_from(hub.node_limit).is_ok_and(|nodes| nodes > sockets) && hub.websocket.enable {
+            tracing::warn!(
+                node_limit = hub.node_limit,
+                sockets,
+                "modules.cloudHub.nodeLimit is more than this process may open sockets for: raise its limit of open files"
+            );
+        }
         builder.hub = HubConfig::default()
             .keepalive(Duration::from_secs(hub.keepalive_interval.into()))
             .node_limit(usize::try_from(hub.node_limit).unwrap_or(usize::MAX))
+            .sockets(sockets)
             .write_timeout(Duration::from_secs(hub.write_timeout.into()));
         builder.edge_controller = modules.edge_controller.enable;
         builder.device_controller = modules.device_controller.enable;

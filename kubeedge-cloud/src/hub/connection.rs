@@ -53,6 +53,45 @@ pub enum ConversationEnd {
     Broken(#[from] LinkError),
 }
 
+/// What a peer is told at the end. The number goes over the wire where the link has a place for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    CloudStops = 1,
+    Replaced = 2,
+    NodeDeleted = 3,
+    QueueFull = 4,
+    KeepaliveMissed = 5,
+    Malformed = 6,
+}
+
+impl Farewell {
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::CloudStops => "the cloud stops",
+            Self::Replaced => "the node has connected anew",
+            Self::NodeDeleted => "the node was deleted",
+            Self::QueueFull => "too many objects wait",
+            Self::KeepaliveMissed => "no keepalive in time",
+            Self::Malformed => "malformed message",
+        }
+    }
+}
+
+impl ConversationEnd {
+    /// `None` if the peer cannot be told anything.
+    pub(super) fn farewell(&self) -> Option<Farewell> {
+        Some(match self {
+            Self::ClosedByHub(CloseReason::Shutdown) => Farewell::CloudStops,
+            Self::ClosedByHub(CloseReason::Replaced) => Farewell::Replaced,
+            Self::ClosedByHub(CloseReason::NodeDeleted) => Farewell::NodeDeleted,
+            Self::ClosedByHub(CloseReason::QueueFull) => Farewell::QueueFull,
+            Self::KeepaliveMissed => Farewell::KeepaliveMissed,
+            Self::Broken(err) if err.is_malformed() => Farewell::Malformed,
+            Self::ClosedByPeer | Self::WriteTimeout | Self::Broken(_) => return None,
+        })
+    }
+}
+
 type Answered = (Slot, Option<Message>);
 
 /// Carries messages both ways until either side ends it.

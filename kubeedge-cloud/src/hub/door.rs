@@ -1,20 +1,23 @@
 //! Where links come in, whatever carries them.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
 use kubeedge_core::{
     names::NodeName,
     transport::{Extensions, Hello, Link},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     HubParts, SessionNumber,
     connection::{Conversation, ConversationEnd},
-    lobby::{Guest, Lobby},
+    lobby::{Lobby, Room},
     registry::{Admission, CloseReason, HubHandle},
 };
+
+/// Pause after a failed `accept`, which happens when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a peer is not let in. The text is what the peer gets to read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,6 +140,18 @@ impl Drop for Leave {
     }
 }
 
+/// What a listener has accepted. After a failure, a pause.
+pub(super) async fn accepted<T>(outcome: io::Result<T>) -> Option<T> {
+    match outcome {
+        Ok(connection) => Some(connection),
+        Err(err) => {
+            tracing::warn!(%err, "cannot accept connections");
+            sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
 /// The connections of one listener: bounds those that are no sessions yet, and ends all of them together.
 pub(super) struct Guests {
     door: HubDoor,
@@ -147,8 +162,25 @@ pub(super) struct Guests {
 }
 
 impl Guests {
-    pub(super) fn new(door: HubDoor, shutdown: CancellationToken) -> Self {
-        Self { door, lobby: Lobby::new(), connections: TaskTracker::new(), abort: CancellationToken::new(), shutdown }
+    /// For a listener that accepts a socket for each node.
+    pub(super) fn of_sockets(door: HubDoor, shutdown: CancellationToken) -> Self {
+        let sockets = door.0.config.sockets;
+        Self::new(door, shutdown, sockets)
+    }
+
+    /// For a listener whose nodes share a socket.
+    pub(super) fn on_one_socket(door: HubDoor, shutdown: CancellationToken) -> Self {
+        Self::new(door, shutdown, usize::MAX)
+    }
+
+    fn new(door: HubDoor, shutdown: CancellationToken, sockets: usize) -> Self {
+        Self {
+            door,
+            lobby: Lobby::new(sockets),
+            connections: TaskTracker::new(),
+            abort: CancellationToken::new(),
+            shutdown,
+        }
     }
 
     /// Runs `listen` until the shutdown, then lets all connections say farewell.
@@ -167,8 +199,14 @@ impl Guests {
     }
 
     /// Waits until there is room for another connection.
-    pub(super) async fn room(&self) -> Guest {
-        self.lobby.enter().await
+    pub(super) async fn room(&self) -> Room {
+        self.lobby.room().await
+    }
+
+    /// Admits as [`HubDoor::admit`] does, if there is a socket left for it.
+    pub(super) fn admission(&self) -> impl Fn(&Hello, &NodeName) -> Result<Admitted, Refusal> + Send + use<> {
+        let (seats, door) = (self.lobby.seats(), self.door.clone());
+        move |hello, proven| if seats.suffice() { door.admit(hello, proven) } else { Err(Refusal::TooManyNodes) }
     }
 
     /// How many handshakes are under way.
@@ -180,7 +218,7 @@ impl Guests {
     /// it, and `converse` goes on with what that gives.
     pub(super) fn spawn<S, T, Fut, F>(
         &self,
-        mut guest: Guest,
+        room: Room,
         peer: impl fmt::Display + Send + 'static,
         knock: impl Future<Output = S> + Send + 'static,
         shake: impl FnOnce(S) -> Fut + Send + 'static,
@@ -191,9 +229,11 @@ impl Guests {
         Fut: Future<Output = Result<T, Rejected>> + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        let (mut guest, seat) = self.lobby.welcome(room);
         let (abort, shutdown, patience) =
             (self.abort.clone(), self.shutdown.clone(), self.door.0.config.handshake_timeout);
         self.connections.spawn(async move {
+            let _seat = seat;
             let connection = async move {
                 let gone = guest.gone();
                 // Boxed, so that a session does not keep the room of its handshake.

@@ -21,9 +21,8 @@ use tokio::{io::Join, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::ConversationEnd,
+    connection::Farewell,
     door::{Admitted, Guests, HubDoor, Rejected},
-    registry::CloseReason,
 };
 use crate::pki::{PkiError, peer_node_name};
 
@@ -60,12 +59,12 @@ impl HubDoor {
         let socket = gquic::Watched::new(runtime.wrap_udp_socket(socket)?);
         let endpoint =
             Endpoint::new_with_abstract_socket(EndpointConfig::default(), Some(config), Arc::new(socket), runtime)?;
-        let guests = Guests::new(self.clone(), shutdown);
+        let guests = Guests::on_one_socket(self.clone(), shutdown);
         let accepting = endpoint.clone();
         guests
             .serve(async |guests: &Guests| {
                 loop {
-                    let guest = guests.room().await;
+                    let room = guests.room().await;
                     let Some(incoming) = accepting.accept().await else { return };
                     if guests.handshakes() > RETRY_OVER && !incoming.remote_address_validated() {
                         // A forged address costs the forger a packet, and us no memory. It cannot fail: the address is
@@ -79,21 +78,24 @@ impl HubDoor {
                         Ok((node, admitted, door))
                     };
                     guests.spawn(
-                        guest,
+                        room,
                         peer,
                         std::future::ready(incoming),
                         shake,
                         move |(node, admitted, door), shutdown| async move {
                             let Node { connection, mut link } = node;
                             let end = door.converse(admitted, &mut link, &peer, &shutdown).await;
-                            let (code, reason) = farewell(&end);
-                            connection.close(code, reason);
+                            let (code, reason) = match end.farewell() {
+                                Some(farewell) => (farewell as u32, farewell.reason()),
+                                None => (0, ""),
+                            };
+                            connection.close(VarInt::from_u32(code), reason.as_bytes());
                         },
                     );
                 }
             })
             .await;
-        endpoint.close(VarInt::from_u32(0), b"the cloud stops");
+        endpoint.close(VarInt::from_u32(Farewell::CloudStops as u32), Farewell::CloudStops.reason().as_bytes());
         let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
         Ok(())
     }
@@ -148,18 +150,4 @@ fn proven_node(connection: &quinn::Connection) -> Result<NodeName, Rejected> {
     let identity = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'_>>>().ok());
     let certificate = identity.as_ref().and_then(|chain| chain.first()).ok_or(Rejected::NoCertificate)?;
     peer_node_name(certificate).map_err(Rejected::Certificate)
-}
-
-/// What a peer is told at the end.
-fn farewell(end: &ConversationEnd) -> (VarInt, &'static [u8]) {
-    let (code, reason): (u32, &[u8]) = match end {
-        ConversationEnd::ClosedByHub(CloseReason::Shutdown) => (1, b"the cloud stops"),
-        ConversationEnd::ClosedByHub(CloseReason::Replaced) => (2, b"the node has connected anew"),
-        ConversationEnd::ClosedByHub(CloseReason::NodeDeleted) => (3, b"the node was deleted"),
-        ConversationEnd::ClosedByHub(CloseReason::QueueFull) => (4, b"too many objects wait"),
-        ConversationEnd::KeepaliveMissed => (5, b"no keepalive in time"),
-        ConversationEnd::Broken(err) if err.is_malformed() => (6, b"malformed message"),
-        _ => (0, b""),
-    };
-    (VarInt::from_u32(code), reason)
 }

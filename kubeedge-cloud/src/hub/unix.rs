@@ -1,15 +1,11 @@
 //! A Unix socket for nodes on the same machine.
 
-use std::time::Duration;
-
 use kubeedge_core::transport::stream;
-use tokio::{net::UnixListener, time::sleep};
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::door::{Guests, HubDoor, Rejected};
+use super::door::{Guests, HubDoor, Rejected, accepted};
 
-/// Pause after a failed `accept`, which happens when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the log and errors call such a peer.
 const PEER: &str = "peer on a Unix socket";
 
@@ -21,43 +17,35 @@ impl HubDoor {
     /// # Cancel safety
     /// Dropping the future ends all sessions.
     pub async fn unix(&self, listener: UnixListener, shutdown: CancellationToken) {
-        let guests = Guests::new(self.clone(), shutdown);
+        let guests = Guests::of_sockets(self.clone(), shutdown);
         guests
             .serve(async |guests: &Guests| {
                 loop {
-                    let guest = guests.room().await;
-                    match listener.accept().await {
-                        Ok((socket, _)) => {
-                            let door = self.clone();
-                            let shake = async move |socket| {
-                                let dialed = stream::accept(socket, PEER).await?;
-                                let node = dialed.hello().node.clone();
-                                match door.admit(dialed.hello(), &node) {
-                                    Ok(admitted) => {
-                                        let link = dialed.welcome(admitted.extensions(), door.message_limit()).await?;
-                                        Ok((link, admitted, door))
-                                    }
-                                    Err(refusal) => {
-                                        dialed.refuse(&refusal).await?;
-                                        Err(Rejected::Refused(refusal, node))
-                                    }
-                                }
-                            };
-                            guests.spawn(
-                                guest,
-                                PEER,
-                                std::future::ready(socket),
-                                shake,
-                                |(mut link, admitted, door), shutdown| async move {
-                                    door.converse(admitted, &mut link, &PEER, &shutdown).await;
-                                },
-                            );
+                    let room = guests.room().await;
+                    let Some((socket, _)) = accepted(listener.accept().await).await else { continue };
+                    let (door, admit) = (self.clone(), guests.admission());
+                    let knock = async move {
+                        // An error shows again when it is read.
+                        let _ = socket.readable().await;
+                        socket
+                    };
+                    let shake = async move |socket| {
+                        let dialed = stream::accept(socket, PEER).await?;
+                        let node = dialed.hello().node.clone();
+                        match admit(dialed.hello(), &node) {
+                            Ok(admitted) => {
+                                let link = dialed.welcome(admitted.extensions(), door.message_limit()).await?;
+                                Ok((link, admitted, door))
+                            }
+                            Err(refusal) => {
+                                dialed.refuse(&refusal).await?;
+                                Err(Rejected::Refused(refusal, node))
+                            }
                         }
-                        Err(err) => {
-                            tracing::warn!(%err, "cannot accept connections on a Unix socket");
-                            sleep(ACCEPT_PAUSE).await;
-                        }
-                    }
+                    };
+                    guests.spawn(room, PEER, knock, shake, |(mut link, admitted, door), shutdown| async move {
+                        door.converse(admitted, &mut link, &PEER, &shutdown).await;
+                    });
                 }
             })
             .await;

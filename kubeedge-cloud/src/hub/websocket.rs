@@ -7,14 +7,14 @@ use std::{sync::Arc, time::Duration};
 use kubeedge_core::{
     names::NodeName,
     transport::{
-        Extensions,
+        Extensions, Hello,
         websocket::{self, WebSocketFrames, WebSocketLink},
     },
 };
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_tungstenite::{
@@ -27,15 +27,12 @@ use tokio_tungstenite::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::ConversationEnd,
-    door::{Admitted, Guests, HubDoor, Refusal, Rejected},
+    connection::{ConversationEnd, Farewell},
+    door::{Admitted, Guests, HubDoor, Refusal, Rejected, accepted},
     handshake,
-    registry::CloseReason,
 };
 use crate::pki::peer_node_name;
 
-/// Pause after a failed `accept`, which happens when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Buffers of a connection: most nodes are silent most of the time, and there are many.
 const BUFFER: usize = 4 * 1024;
 /// For the peer to take the last frame.
@@ -51,39 +48,26 @@ impl HubDoor {
     /// Dropping the future ends all sessions without a farewell.
     pub async fn websocket(&self, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: CancellationToken) {
         let acceptor = TlsAcceptor::from(tls);
-        let guests = Guests::new(self.clone(), shutdown);
+        let guests = Guests::of_sockets(self.clone(), shutdown);
         guests
             .serve(async |guests: &Guests| {
                 loop {
-                    let guest = guests.room().await;
-                    match listener.accept().await {
-                        Ok((stream, peer)) => {
-                            let (acceptor, door) = (acceptor.clone(), self.clone());
-                            let knock = async move {
-                                // An error shows again when it is read.
-                                let _ = stream.readable().await;
-                                stream
-                            };
-                            let shake = async move |stream| {
-                                let (link, admitted) = shake(stream, acceptor, &door).await?;
-                                Ok((link, admitted, door))
-                            };
-                            guests.spawn(
-                                guest,
-                                peer,
-                                knock,
-                                shake,
-                                move |(mut link, admitted, door), shutdown| async move {
-                                    let end = door.converse(admitted, &mut link, &peer, &shutdown).await;
-                                    say_farewell(&mut link, &end).await;
-                                },
-                            );
-                        }
-                        Err(err) => {
-                            tracing::warn!(%err, "cannot accept connections");
-                            sleep(ACCEPT_PAUSE).await;
-                        }
-                    }
+                    let room = guests.room().await;
+                    let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
+                    let (acceptor, door, admit) = (acceptor.clone(), self.clone(), guests.admission());
+                    let knock = async move {
+                        // An error shows again when it is read.
+                        let _ = stream.readable().await;
+                        stream
+                    };
+                    let shake = async move |stream| {
+                        let (link, admitted) = shake(stream, acceptor, door.message_limit(), admit).await?;
+                        Ok((link, admitted, door))
+                    };
+                    guests.spawn(room, peer, knock, shake, move |(mut link, admitted, door), shutdown| async move {
+                        let end = door.converse(admitted, &mut link, &peer, &shutdown).await;
+                        say_farewell(&mut link, &end).await;
+                    });
                 }
             })
             .await;
@@ -92,7 +76,12 @@ impl HubDoor {
 
 type ServerLink = WebSocketLink<TlsStream<TcpStream>>;
 
-async fn shake(stream: TcpStream, acceptor: TlsAcceptor, door: &HubDoor) -> Result<(ServerLink, Admitted), Rejected> {
+async fn shake(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    limit: usize,
+    admit: impl Fn(&Hello, &NodeName) -> Result<Admitted, Refusal> + Send,
+) -> Result<(ServerLink, Admitted), Rejected> {
     // Messages are small, and an acknowledgement that waits holds up the next object.
     let _ = stream.set_nodelay(true);
     let stream = acceptor.accept(stream).await.map_err(Rejected::Tls)?;
@@ -101,13 +90,12 @@ async fn shake(stream: TcpStream, acceptor: TlsAcceptor, door: &HubDoor) -> Resu
     let mut outcome = Err(Refusal::NoNode);
     #[expect(clippy::result_large_err, reason = "the signature is that of the callback")]
     let check = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-        outcome = handshake::check(request, &node).and_then(|hello| door.admit(&hello, &node));
+        outcome = handshake::check(request, &node).and_then(|hello| admit(&hello, &node));
         match &outcome {
             Ok(admitted) => Ok(with_extensions(response, admitted.extensions())),
             Err(refusal) => Err(handshake::response(refusal)),
         }
     };
-    let limit = door.message_limit();
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER)
         .write_buffer_size(BUFFER)
@@ -139,22 +127,19 @@ fn with_extensions(mut response: Response, extensions: Extensions) -> Response {
 }
 
 async fn say_farewell(link: &mut ServerLink, end: &ConversationEnd) {
-    if let Some(frame) = close_frame(end) {
+    if let Some(farewell) = end.farewell() {
+        let frame = CloseFrame { code: close_code(farewell), reason: farewell.reason().into() };
         // What the peer makes of it is its business.
         let _ = timeout(FAREWELL, link.get_mut().close_with(frame)).await;
     }
 }
 
-/// What a peer is told at the end, if it can be told anything.
-fn close_frame(end: &ConversationEnd) -> Option<CloseFrame> {
-    let (code, reason) = match end {
-        ConversationEnd::ClosedByHub(CloseReason::Shutdown) => (CloseCode::Restart, "the cloud stops"),
-        ConversationEnd::ClosedByHub(CloseReason::Replaced) => (CloseCode::Normal, "the node has connected anew"),
-        ConversationEnd::ClosedByHub(CloseReason::NodeDeleted) => (CloseCode::Normal, "the node was deleted"),
-        ConversationEnd::ClosedByHub(CloseReason::QueueFull) => (CloseCode::Again, "too many objects wait"),
-        ConversationEnd::KeepaliveMissed => (CloseCode::Policy, "no keepalive in time"),
-        ConversationEnd::Broken(err) if err.is_malformed() => (CloseCode::Invalid, "malformed message"),
-        _ => return None,
-    };
-    Some(CloseFrame { code, reason: reason.into() })
+fn close_code(farewell: Farewell) -> CloseCode {
+    match farewell {
+        Farewell::CloudStops => CloseCode::Restart,
+        Farewell::Replaced | Farewell::NodeDeleted => CloseCode::Normal,
+        Farewell::QueueFull => CloseCode::Again,
+        Farewell::KeepaliveMissed => CloseCode::Policy,
+        Farewell::Malformed => CloseCode::Invalid,
+    }
 }

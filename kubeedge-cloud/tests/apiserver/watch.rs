@@ -100,8 +100,10 @@ async fn a_version_that_is_forgotten_or_unknown_is_gone() {
     let list = raw::get(&api, MAPS).await.body;
     let version = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
     let mut slow = watch(&api, &format!("{MAPS}?watch=true&resourceVersion={version}")).await;
-    for i in 1..=4200 {
-        set(&api, "a", &i.to_string()).await;
+    // More bytes than the history holds.
+    let large = "x".repeat(900_000);
+    for i in 1..=20 {
+        raw::post(&api, MAPS, &json!({"metadata": {"name": format!("large-{i}")}, "data": {"large": large}})).await;
     }
     // A watch that was not read meanwhile holds nothing back and has to list again.
     let (kind, object) = next(&mut slow).await.unwrap();

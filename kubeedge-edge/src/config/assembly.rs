@@ -24,7 +24,7 @@ use super::{ConfigError, certificates, keys::EdgeCoreConfig, pair::PairBus, unit
 use crate::{
     bus::{Credentials, InvalidMqttOptions, MqttBus, MqttOptions},
     edged::{EdgedConfig, ProcessRuntime, RuntimeError},
-    hub::{HubConfig, RateLimit, WebSocket},
+    hub::{DialSettings, HubConfig, RateLimit, WebSocket},
     meta::{SqliteError, SqliteStore},
     node::{EdgeNode, EdgeNodeHandle, SpawnError, Stopped, Unfinished},
     pki::{CertificateConfig, CertificateError, CertificateFiles, EdgeCertificates, Identity},
@@ -204,11 +204,11 @@ impl EdgeCore {
         let hub = &self.config.modules.edge_hub;
         #[cfg(feature = "quic")]
         if hub.quic.enable {
-            let quic = crate::hub::Quic::following(identity);
-            return TransportHandle::of(quic.handshake_timeout(seconds(hub.quic.handshake_timeout)));
+            let settings = DialSettings::new().timeout(seconds(hub.quic.handshake_timeout));
+            return TransportHandle::of(crate::hub::Quic::following(identity).settings(settings));
         }
-        let websocket = WebSocket::following(identity);
-        TransportHandle::of(websocket.handshake_timeout(seconds(hub.websocket.handshake_timeout)))
+        let settings = DialSettings::new().timeout(seconds(hub.websocket.handshake_timeout));
+        TransportHandle::of(WebSocket::following(identity).settings(settings))
     }
 
     fn hub_config(&self, redial: Arc<Notify>) -> impl FnOnce(HubConfig) -> HubConfig + Send + 'static {

@@ -6,7 +6,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -14,7 +13,7 @@ use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use kubeedge_core::{
     message::Message,
     transport::{
-        CloudEndpoint, Extensions, Hello, Link, LinkError, Transport,
+        CloudEndpoint, Link, LinkError, Transport,
         stream::{self, StreamLink},
     },
 };
@@ -22,9 +21,9 @@ use quinn::{
     ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig, VarInt,
     crypto::rustls::QuicClientConfig,
 };
-use tokio::{io::Join, net::lookup_host, sync::watch, time::timeout};
+use tokio::{io::Join, net::lookup_host, sync::watch};
 
-use super::dial::{self, Server};
+use super::dial::{self, DialSettings, Server};
 use crate::pki::Identity;
 
 /// The protocol that both ends name in the TLS handshake.
@@ -58,10 +57,7 @@ impl fmt::Debug for QuicSocket {
 #[derive(Clone, Debug)]
 pub struct Quic {
     identity: watch::Receiver<Option<Identity>>,
-    handshake_timeout: Duration,
-    max_message: usize,
-    dead_after: Duration,
-    extensions: Extensions,
+    settings: DialSettings,
     socket: Option<QuicSocket>,
 }
 
@@ -73,14 +69,7 @@ impl Quic {
 
     /// Dials as whoever `identity` shows at that moment.
     pub fn following(identity: watch::Receiver<Option<Identity>>) -> Self {
-        Self {
-            identity,
-            handshake_timeout: Duration::from_secs(30),
-            max_message: 16 * 1024 * 1024,
-            dead_after: Duration::from_secs(30),
-            extensions: Extensions::all(),
-            socket: None,
-        }
+        Self { identity, settings: DialSettings::default(), socket: None }
     }
 
     /// Dials from that socket, for programs that are many nodes; by default each link has one of its own. Clouds of the
@@ -90,27 +79,9 @@ impl Quic {
         self
     }
 
-    /// How long a dial may take; default 30 s.
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
-        self
-    }
-
-    /// Longest message that is accepted, in bytes; a longer one ends the link. Default 16 MiB.
-    pub fn max_message(mut self, bytes: usize) -> Self {
-        self.max_message = bytes;
-        self
-    }
-
-    /// How long sent packets may stay unconfirmed until the connection counts as dead; default 30 s.
-    pub fn dead_after(mut self, timeout: Duration) -> Self {
-        self.dead_after = timeout;
-        self
-    }
-
-    /// What is offered to the cloud; default all.
-    pub fn extensions(mut self, extensions: Extensions) -> Self {
-        self.extensions = extensions;
+    /// How it dials.
+    pub fn settings(mut self, settings: DialSettings) -> Self {
+        self.settings = settings;
         self
     }
 
@@ -121,11 +92,12 @@ impl Quic {
         let tls = QuicClientConfig::try_from(tls).map_err(|error| failed(error.into()))?;
         let mut config = ClientConfig::new(Arc::new(tls));
         let mut transport = TransportConfig::default();
-        let idle = self.dead_after.try_into().map_err(|error: quinn::VarIntBoundsExceeded| failed(error.into()))?;
+        let idle =
+            self.settings.dead_after.try_into().map_err(|error: quinn::VarIntBoundsExceeded| failed(error.into()))?;
         transport
             .max_idle_timeout(Some(idle))
             // Only if nothing else is sent: the keepalives of the session normally come more often, and are confirmed.
-            .keep_alive_interval(Some(self.dead_after * 2 / 3))
+            .keep_alive_interval(Some(self.settings.dead_after * 2 / 3))
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None);
@@ -149,9 +121,8 @@ impl Quic {
             match connecting.map_err(|error| not_dialed(peer, error))?.await {
                 Ok(connection) => {
                     let (send, receive) = connection.open_bi().await.map_err(|error| broken(peer, error))?;
-                    let hello =
-                        Hello::new(endpoint.node.clone()).project(endpoint.project.clone()).extensions(self.extensions);
-                    let link = stream::connect(tokio::io::join(receive, send), peer, &hello, self.max_message).await;
+                    let (hello, limit) = (self.settings.hello(endpoint), self.settings.max_message);
+                    let link = stream::connect(tokio::io::join(receive, send), peer, &hello, limit).await;
                     let link = link.map_err(|error| reason(peer, &connection, error))?;
                     return Ok(QuicLink { link, connection, _socket: socket });
                 }
@@ -166,10 +137,8 @@ impl Quic {
 impl Transport for Quic {
     async fn dial(&self, endpoint: CloudEndpoint) -> Result<Box<dyn Link>, LinkError> {
         let identity = dial::identity(&self.identity).await?;
-        match timeout(self.handshake_timeout, self.connect(&endpoint, &identity)).await {
-            Ok(link) => Ok(Box::new(link?)),
-            Err(_) => Err(silent(&endpoint.server)),
-        }
+        let dial = self.connect(&endpoint, &identity);
+        Ok(Box::new(self.settings.in_time(dial, || silent(&endpoint.server)).await?))
     }
 }
 

@@ -1,10 +1,12 @@
 //! A Unix socket to a cloud on the same machine.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
-use kubeedge_core::transport::{CloudEndpoint, Extensions, Hello, Link, LinkError, Transport, stream};
-use tokio::{net::UnixStream, time::timeout};
+use kubeedge_core::transport::{CloudEndpoint, Link, LinkError, Transport, stream};
+use tokio::net::UnixStream;
+
+use super::dial::DialSettings;
 
 /// Dials a cloud of ours through a Unix socket; see `HubDoor::unix` in `kubeedge-cloud`.
 ///
@@ -12,37 +14,18 @@ use tokio::{net::UnixStream, time::timeout};
 #[derive(Clone, Debug)]
 pub struct Unix {
     path: PathBuf,
-    handshake_timeout: Duration,
-    max_message: usize,
-    extensions: Extensions,
+    settings: DialSettings,
 }
 
 impl Unix {
     /// Dials the socket at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            handshake_timeout: Duration::from_secs(30),
-            max_message: 16 * 1024 * 1024,
-            extensions: Extensions::all(),
-        }
+        Self { path: path.into(), settings: DialSettings::default() }
     }
 
-    /// How long a dial may take; default 30 s.
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
-        self
-    }
-
-    /// Longest message that is accepted, in bytes; a longer one ends the link. Default 16 MiB.
-    pub fn max_message(mut self, bytes: usize) -> Self {
-        self.max_message = bytes;
-        self
-    }
-
-    /// What is offered to the cloud; default all.
-    pub fn extensions(mut self, extensions: Extensions) -> Self {
-        self.extensions = extensions;
+    /// How it dials.
+    pub fn settings(mut self, settings: DialSettings) -> Self {
+        self.settings = settings;
         self
     }
 }
@@ -51,16 +34,12 @@ impl Unix {
 impl Transport for Unix {
     async fn dial(&self, endpoint: CloudEndpoint) -> Result<Box<dyn Link>, LinkError> {
         let peer = self.path.display().to_string();
-        let hello = Hello::new(endpoint.node).project(endpoint.project).extensions(self.extensions);
         let dial = async {
             let socket = UnixStream::connect(&self.path)
                 .await
                 .map_err(|source| LinkError::Unreachable { peer: peer.clone(), source: source.into() })?;
-            stream::connect(socket, &peer, &hello, self.max_message).await
+            stream::connect(socket, &peer, &self.settings.hello(&endpoint), self.settings.max_message).await
         };
-        match timeout(self.handshake_timeout, dial).await {
-            Ok(link) => Ok(Box::new(link?)),
-            Err(_) => Err(LinkError::TimedOut),
-        }
+        Ok(Box::new(self.settings.in_time(dial, || LinkError::TimedOut).await?))
     }
 }

@@ -15,7 +15,6 @@ use kubeedge_core::transport::{
 use tokio::{
     net::{TcpSocket, TcpStream, lookup_host},
     sync::watch,
-    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_tungstenite::{
@@ -23,7 +22,7 @@ use tokio_tungstenite::{
     tungstenite::{self, handshake::client::generate_key, protocol::WebSocketConfig},
 };
 
-use super::dial::{self, Server, link_error};
+use super::dial::{self, DialSettings, Server, link_error};
 use crate::pki::Identity;
 
 /// Dials a CloudHub over TLS, showing the certificate of the node.
@@ -35,10 +34,7 @@ use crate::pki::Identity;
 #[derive(Clone, Debug)]
 pub struct WebSocket {
     identity: watch::Receiver<Option<Identity>>,
-    handshake_timeout: Duration,
-    max_message: usize,
-    dead_after: Duration,
-    extensions: Extensions,
+    settings: DialSettings,
     source: Option<IpAddr>,
 }
 
@@ -53,32 +49,12 @@ impl WebSocket {
 
     /// Dials as whoever `identity` shows at that moment.
     pub fn following(identity: watch::Receiver<Option<Identity>>) -> Self {
-        Self {
-            identity,
-            handshake_timeout: Duration::from_secs(30),
-            max_message: 16 * 1024 * 1024,
-            dead_after: Duration::from_secs(30),
-            extensions: Extensions::all(),
-            source: None,
-        }
+        Self { identity, settings: DialSettings::default(), source: None }
     }
 
-    /// How long a dial may take, from the TCP connection to the last handshake; default 30 s.
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
-        self
-    }
-
-    /// Longest message that is accepted, in bytes; a longer one ends the link. Default 16 MiB.
-    pub fn max_message(mut self, bytes: usize) -> Self {
-        self.max_message = bytes;
-        self
-    }
-
-    /// How long sent bytes may stay unconfirmed by the peer's kernel until the connection counts as dead; default 30 s.
-    /// The cloud never answers keepalives, so only this tells a silent cloud from one that is gone.
-    pub fn dead_after(mut self, timeout: Duration) -> Self {
-        self.dead_after = timeout;
+    /// How it dials.
+    pub fn settings(mut self, settings: DialSettings) -> Self {
+        self.settings = settings;
         self
     }
 
@@ -89,17 +65,11 @@ impl WebSocket {
         self
     }
 
-    /// What is offered to the cloud; default all. A Go cloud takes nothing of it.
-    pub fn extensions(mut self, extensions: Extensions) -> Self {
-        self.extensions = extensions;
-        self
-    }
-
     async fn connect(&self, endpoint: &CloudEndpoint, identity: &Identity) -> Result<ClientLink, LinkError> {
         let peer = &endpoint.server;
         let unreachable = |source: io::Error| LinkError::Unreachable { peer: peer.clone(), source: source.into() };
         let server = Server::parse(peer)?;
-        let request = request(endpoint, self.extensions)?;
+        let request = request(endpoint, self.settings.extensions)?;
         let host = server.host();
         let stream = match self.source {
             None => TcpStream::connect((host.as_str(), server.port)).await,
@@ -113,14 +83,14 @@ impl WebSocket {
         let config = WebSocketConfig::default()
             .read_buffer_size(8 * 1024)
             .write_buffer_size(8 * 1024)
-            .max_write_buffer_size(self.max_message.saturating_mul(2).max(64 * 1024))
-            .max_message_size(Some(self.max_message))
-            .max_frame_size(Some(self.max_message));
+            .max_write_buffer_size(self.settings.max_message.saturating_mul(2).max(64 * 1024))
+            .max_message_size(Some(self.settings.max_message))
+            .max_frame_size(Some(self.settings.max_message));
         match client_async_with_config(request, stream, Some(config)).await {
             Ok((socket, response)) => {
-                let extensions = self.extensions.common(chosen(response.headers()));
+                let extensions = self.settings.extensions.common(chosen(response.headers()));
                 let frames = WebSocketFrames::new(socket, peer.as_str()).broken_is(link_error);
-                Ok(websocket::link(frames, extensions, self.max_message))
+                Ok(websocket::link(frames, extensions, self.settings.max_message))
             }
             Err(error) => Err(handshake_error(peer, error)),
         }
@@ -130,11 +100,11 @@ impl WebSocket {
         use rustix::net::sockopt;
         stream.set_nodelay(true)?;
         sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, self.dead_after)?;
-        sockopt::set_tcp_keepintvl(stream, (self.dead_after / 3).max(Duration::from_secs(1)))?;
+        sockopt::set_tcp_keepidle(stream, self.settings.dead_after)?;
+        sockopt::set_tcp_keepintvl(stream, (self.settings.dead_after / 3).max(Duration::from_secs(1)))?;
         sockopt::set_tcp_keepcnt(stream, 3)?;
         #[cfg(target_os = "linux")]
-        sockopt::set_tcp_user_timeout(stream, u32::try_from(self.dead_after.as_millis()).unwrap_or(u32::MAX))?;
+        sockopt::set_tcp_user_timeout(stream, u32::try_from(self.settings.dead_after.as_millis()).unwrap_or(u32::MAX))?;
         Ok(())
     }
 }
@@ -145,10 +115,8 @@ type ClientLink = WebSocketLink<TlsStream<TcpStream>>;
 impl Transport for WebSocket {
     async fn dial(&self, endpoint: CloudEndpoint) -> Result<Box<dyn Link>, LinkError> {
         let identity = dial::identity(&self.identity).await?;
-        match timeout(self.handshake_timeout, self.connect(&endpoint, &identity)).await {
-            Ok(link) => Ok(Box::new(link?)),
-            Err(_) => Err(LinkError::TimedOut),
-        }
+        let dial = self.connect(&endpoint, &identity);
+        Ok(Box::new(self.settings.in_time(dial, || LinkError::TimedOut).await?))
     }
 }
 

@@ -8,7 +8,10 @@ use kubeedge_core::{
     transport::{CloudEndpoint, Link, LinkError, TransportHandle},
     wire::json,
 };
-use kubeedge_edge::{hub::WebSocket, pki::Identity};
+use kubeedge_edge::{
+    hub::{DialSettings, WebSocket},
+    pki::Identity,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -121,7 +124,7 @@ async fn what_is_no_message_ends_the_link() {
 async fn a_message_that_is_too_long_ends_the_link() {
     let authority = Authority::new();
     let server = Server::new(authority.acceptor("127.0.0.1")).await;
-    let websocket = WebSocket::new(authority.identity("edge-1")).max_message(1000);
+    let websocket = WebSocket::new(authority.identity("edge-1")).settings(DialSettings::new().max_message(1000));
     let (link, (mut socket, _)) = tokio::join!(dial(&websocket, server.endpoint()), server.accept());
     let mut link = link.unwrap();
     within(socket.send(Frame::text("x".repeat(1001)))).await.unwrap();
@@ -175,7 +178,8 @@ async fn only_the_right_cloud_and_the_right_node_are_trusted() {
 #[tokio::test]
 async fn nobody_there_and_nobody_answering_are_told_apart() {
     let authority = Authority::new();
-    let websocket = WebSocket::new(authority.identity("edge-1")).handshake_timeout(Duration::from_millis(100));
+    let websocket =
+        WebSocket::new(authority.identity("edge-1")).settings(DialSettings::new().timeout(Duration::from_millis(100)));
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let endpoint = CloudEndpoint::new(gone.to_string(), "edge-1".parse().unwrap());
     assert!(matches!(dial(&websocket, endpoint).await, Err(LinkError::Unreachable { .. })));

@@ -8,7 +8,7 @@ use kubeedge_core::{
     transport::{CloudEndpoint, TransportHandle},
 };
 use kubeedge_edge::{
-    hub::{Quic, QuicSocket, WebSocket},
+    hub::{DialSettings, Quic, QuicSocket, WebSocket},
     pki::Identity,
 };
 use tokio::{
@@ -133,15 +133,16 @@ fn sockets(options: &FleetOptions) -> Result<Vec<QuicSocket>, BoxError> {
 }
 
 fn transport(options: &FleetOptions, sockets: &[QuicSocket], identity: Identity, number: usize) -> TransportHandle {
+    // A storm may keep an edge waiting for longer than a single one would be.
+    let settings = DialSettings::new().timeout(Duration::from_secs(60));
     match options.transport {
         Link::Quic => {
-            let quic = Quic::new(identity).handshake_timeout(Duration::from_secs(60));
-            let quic = quic.dead_after(options.keepalive * 3);
-            TransportHandle::of(quic.socket(sockets[number % sockets.len()].clone()))
+            let settings = settings.dead_after(options.keepalive * 3);
+            let socket = sockets[number % sockets.len()].clone();
+            TransportHandle::of(Quic::new(identity).settings(settings).socket(socket))
         }
         Link::WebSocket => {
-            // A storm may keep an edge waiting for longer than a single one would be.
-            let websocket = WebSocket::new(identity).handshake_timeout(Duration::from_secs(60));
+            let websocket = WebSocket::new(identity).settings(settings);
             TransportHandle::of(match options.source.as_slice() {
                 [] => websocket,
                 sources => websocket.source(sources[number % sources.len()]),

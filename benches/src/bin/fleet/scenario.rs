@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kube::Client;
 use kubeedge_core::{service::BoxError, transport::CloudEndpoint};
-use kubeedge_edge::hub::WebSocket;
+use kubeedge_edge::hub::{DialSettings, WebSocket};
 
 use crate::{
     credentials::Credentials,
@@ -67,7 +67,7 @@ impl Stage {
         let names = names(&self.options, number, 1)?;
         let identity = self.credentials.identities(&names).await?.pop().ok_or("no identity")?;
         let endpoint = CloudEndpoint::new(self.options.cloud.clone(), identity.node().clone());
-        Ok((WebSocket::new(identity).handshake_timeout(Duration::from_secs(300)), endpoint))
+        Ok((WebSocket::new(identity).settings(DialSettings::new().timeout(Duration::from_secs(300))), endpoint))
     }
 
     pub(crate) fn client(&self) -> Result<Client, BoxError> {

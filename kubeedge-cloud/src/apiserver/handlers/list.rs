@@ -53,11 +53,7 @@ pub(super) fn list(call: &Call) -> Result<Reply, ApiError> {
     let limit = query.number::<usize>("limit")?.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let token = query.text("continue").map(Continue::decode).transpose()?;
     let Listing { version, objects } = snapshot(call, &fields, token.as_ref())?;
-    let start = token.map(|token| Key::new(&token.namespace, &token.name));
-    let mut selected = objects
-        .into_iter()
-        .filter(|object| start.as_ref().is_none_or(|start| object.key > *start))
-        .filter(|object| selects(&labels, &fields, object));
+    let mut selected = objects.into_iter().filter(|object| selects(&labels, &fields, object));
     let mut page: Vec<_> = Vec::new();
     while page.len() < limit {
         let Some(object) = selected.next() else { break };
@@ -85,7 +81,8 @@ fn snapshot(call: &Call, fields: &FieldSelector, token: Option<&Continue>) -> Re
     let id = &call.resource().id;
     let namespace = call.namespace.as_deref();
     if let Some(token) = token {
-        return state.list_at(id, namespace, token.version).ok_or_else(ApiError::continue_expired);
+        let last = Key::new(&token.namespace, &token.name);
+        return state.list_at(id, namespace, Some(&last), token.version).ok_or_else(ApiError::continue_expired);
     }
     let asked = query.number::<u64>("resourceVersion")?;
     let matching = query.text("resourceVersionMatch");
@@ -101,7 +98,7 @@ fn snapshot(call: &Call, fields: &FieldSelector, token: Option<&Continue>) -> Re
         }
         (Some(asked), _) if asked > state.version() => Err(ApiError::version_too_large(asked, state.version())),
         (Some(asked), Some("Exact")) => {
-            state.list_at(id, namespace, asked).ok_or_else(|| ApiError::expired(asked, state.version()))
+            state.list_at(id, namespace, None, asked).ok_or_else(|| ApiError::expired(asked, state.version()))
         }
         _ => Ok(state.list(id, namespace, fields)),
     }

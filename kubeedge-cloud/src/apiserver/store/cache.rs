@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -11,8 +12,12 @@ use tokio::sync::watch;
 use super::object::{Change, ChangeKind, Key, Object};
 use crate::apiserver::registry::{Registry, Strategy};
 
-/// Changes that are kept per resource for watches to catch up with.
+/// Changes that are kept per resource for watches and lists in pages to catch up with.
 const HISTORY_LENGTH: usize = 4096;
+/// In a storm more are kept: those that are not older.
+///
+/// Upstream: etcd is compacted every five minutes.
+const HISTORY_AGE: Duration = Duration::from_secs(300);
 /// Bytes of such changes per resource.
 const HISTORY_BYTES: usize = 16 << 20;
 
@@ -40,11 +45,17 @@ pub(super) struct Cache {
 #[derive(Debug)]
 struct Shelf {
     objects: BTreeMap<Key, Arc<Object>>,
-    history: VecDeque<Arc<Change>>,
+    history: VecDeque<Past>,
     bytes: usize,
     /// The history holds every change after this version.
     floor: u64,
     changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Past {
+    change: Arc<Change>,
+    since: Instant,
 }
 
 impl Shelf {
@@ -99,15 +110,27 @@ impl Cache {
         self.dependents.values().flatten().cloned().collect()
     }
 
-    pub(super) fn list_at(&self, resource: &str, namespace: Option<&str>, version: u64) -> Option<Vec<Arc<Object>>> {
+    /// The objects as they were at `version`, from the one that follows `after` on.
+    pub(super) fn list_at(
+        &self,
+        resource: &str,
+        namespace: Option<&str>,
+        after: Option<&Key>,
+        version: u64,
+    ) -> Option<Vec<Arc<Object>>> {
         let shelf = self.shelves.get(resource)?;
         if version < shelf.floor || version > self.version {
             return None;
         }
-        let mut objects: BTreeMap<&Key, &Arc<Object>> =
-            in_namespace(&shelf.objects, namespace).map(|object| (&object.key, object)).collect();
-        for change in shelf.history.iter().rev().take_while(|change| change.version() > version) {
-            if namespace.is_some_and(|ns| ns != &*change.object.key.namespace) {
+        let follows = |key: &Key| after.is_none_or(|after| key > after);
+        let mut objects: BTreeMap<&Key, &Arc<Object>> = in_namespace(&shelf.objects, namespace)
+            .map(|object| (&object.key, object))
+            .skip_while(|(key, _)| !follows(key))
+            .collect();
+        let changes = shelf.history.iter().rev().map(|past| &past.change);
+        for change in changes.take_while(|change| change.version() > version) {
+            let key = &change.object.key;
+            if namespace.is_some_and(|ns| *ns != *key.namespace) || !follows(key) {
                 continue;
             }
             match &change.before {
@@ -123,8 +146,8 @@ impl Cache {
         if version < shelf.floor {
             return Since::TooOld { oldest: shelf.floor };
         }
-        let start = shelf.history.partition_point(|change| change.version() <= version);
-        let changes: Vec<_> = shelf.history.range(start..).take(most).cloned().collect();
+        let start = shelf.history.partition_point(|past| past.change.version() <= version);
+        let changes: Vec<_> = shelf.history.range(start..).take(most).map(|past| past.change.clone()).collect();
         let all = start + changes.len() == shelf.history.len();
         let version = if all { self.version } else { changes.last().map_or(version, |last| last.version()) };
         Since::Changes { changes, version }
@@ -145,6 +168,7 @@ impl Cache {
     /// Takes committed changes in, in their order, and wakes the watches.
     pub(super) fn commit(&mut self, changes: Vec<Arc<Change>>, version: u64) {
         self.version = version;
+        let now = Instant::now();
         let mut touched = BTreeSet::new();
         let mut definitions = false;
         for change in changes {
@@ -158,7 +182,7 @@ impl Cache {
             }
             touched.insert(id.clone());
             if let Some(shelf) = self.shelves.get_mut(id) {
-                shelf.take(change);
+                shelf.take(change, now);
             }
         }
         if definitions {
@@ -214,18 +238,21 @@ impl Cache {
 }
 
 impl Shelf {
-    fn take(&mut self, change: Arc<Change>) {
+    fn take(&mut self, change: Arc<Change>, now: Instant) {
         if change.kind == ChangeKind::Deleted {
             self.objects.remove(&change.object.key);
         } else {
             self.objects.insert(change.object.key.clone(), change.object.clone());
         }
         self.bytes += change.size();
-        self.history.push_back(change);
-        while self.history.len() > HISTORY_LENGTH || self.bytes > HISTORY_BYTES {
-            let Some(oldest) = self.history.pop_front() else { break };
-            self.bytes -= oldest.size();
-            self.floor = oldest.version();
+        self.history.push_back(Past { change, since: now });
+        while let Some(Past { change, since }) = self.history.front()
+            && (self.bytes > HISTORY_BYTES
+                || self.history.len() > HISTORY_LENGTH && now.duration_since(*since) > HISTORY_AGE)
+        {
+            self.bytes -= change.size();
+            self.floor = change.version();
+            self.history.pop_front();
         }
     }
 }
