@@ -34,7 +34,7 @@ use super::{
 };
 
 /// Connections at one time; a further one waits in the listener's queue.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 384;
 /// Requests at one time on an HTTP/2 connection.
 const STREAMS: u32 = 250;
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -26,8 +26,8 @@ use crate::{
 
 const DEFAULT_SWEEP: Duration = Duration::from_secs(60);
 
-/// Descriptors that are not for sockets of nodes: the HTTPS port alone may take 768, and without some for connections to
-/// Kubernetes nothing goes on.
+/// Descriptors that are not for sockets of nodes: the HTTPS port and the embedded API may take 384 each, and without some
+/// for connections to Kubernetes nothing goes on.
 const OTHER_DESCRIPTORS: u64 = 960;
 
 /// Sockets that nodes may have, of what this process may open.

@@ -19,7 +19,7 @@ use super::places::{Entry, Places};
 /// Connections at a time.
 pub(super) const MAX_CONNECTIONS: usize = 256;
 /// Connections that wait, with nothing but a socket; further ones are dropped.
-pub(super) const MAX_WAITING: usize = 512;
+pub(super) const MAX_WAITING: usize = 128;
 /// For the TLS handshake, and for the head of a request.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// For a whole connection: nobody has business here for longer.
@@ -41,7 +41,7 @@ pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
 /// Serves `router` on `listener` until `shutdown`, then lets requests in flight end within five seconds.
 ///
 /// At most 256 connections are served at a time, each for at most a minute; a head has at most 16 KiB and 64 fields. A
-/// TLS handshake and a head take at most ten seconds each. A further 512 connections wait. Addresses share this evenly:
+/// TLS handshake and a head take at most ten seconds each. A further 128 connections wait. Addresses share this evenly:
 /// when all places are taken, connections of an address with many give way to those of one with few.
 ///
 /// # Cancel safety
