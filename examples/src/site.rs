@@ -144,6 +144,7 @@ modules:
     enable: true
     mqttMode: 0
     mqttServerInternal: tcp://127.0.0.1:{mqtt}
+  deviceTwin: {{dmiSockPath: {dmi}}}
   edged:
     enable: true
     hostnameOverride: {NODE}
@@ -156,6 +157,7 @@ modules:
         ca = files("ca.crt"),
         cert = files("client.crt"),
         key = files("client.key"),
+        dmi = quoted(&layout.dir().join("edge")),
         root = files("kubelet"),
         logs = quoted(&layout.pod_logs()),
     );

@@ -80,6 +80,7 @@ impl Field {
         config.database.data_source = path("edgecore.db");
         config.modules.event_bus.enable = false;
         config.modules.edged.enable = false;
+        config.modules.device_twin.dmi_sock_path = path("");
         config.modules.edged.hostname_override = "edge-1".into();
         let hub = &mut config.modules.edge_hub;
         hub.http_server = format!("https://{}", self.cloud.https_addr());

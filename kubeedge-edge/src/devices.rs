@@ -1,8 +1,9 @@
 //! Devices of the node: from the objects in the metadata store to twins and drivers.
 //!
 //! [`DeviceBinder`] follows the records of Devices and DeviceModels, merges each device with its model, and tells
-//! [`DeviceTwins`] and the [`MapperHost`]. Devices and models may come in any order; a device whose model is missing, or
-//! that is wrong as it is written, is left as it was and tried again when either changes.
+//! [`DeviceTwins`] and whoever talks to the device: the [`MapperHost`] if a driver of it speaks the protocol, else the
+//! mapper that registered for the protocol over DMI. Devices and models may come in any order; a device whose model is
+//! missing, or that is wrong as it is written, is left as it was and tried again when either changes.
 //!
 //! Upstream: `edge/pkg/devicetwin/dmiserver`, `edge/pkg/devicetwin/dtmanager/dmiworker.go`.
 
@@ -13,13 +14,15 @@ use std::{
 };
 
 use kubeedge_core::{
-    device::{DeviceInstance, DeviceModelSpec, DeviceSpec, InvalidDevice},
+    device::{DeviceInstance, DeviceModelSpec, DeviceSpec, InvalidDevice, StateReport},
     meta::{Collection, MetaHandle, MetaKey, Record, Selector},
     names::{DeviceId, NodeName},
     resource::ResourceType,
     twin::TwinError,
 };
 use kubeedge_mapper::MapperHost;
+#[cfg(feature = "dmi")]
+use kubeedge_mapper::dmi::{DmiDevice, DmiHost};
 use kubeedge_twin::DeviceTwins;
 use serde::Deserialize;
 use tokio::time::sleep;
@@ -39,9 +42,11 @@ pub struct DeviceBinder {
     store: MetaHandle,
     twins: DeviceTwins,
     mapper: Option<MapperHost>,
+    #[cfg(feature = "dmi")]
+    dmi: Option<DmiHost>,
     devices: BTreeMap<DeviceId, Device>,
     /// By namespace and name.
-    models: BTreeMap<(Arc<str>, Arc<str>), DeviceModelSpec>,
+    models: BTreeMap<(Arc<str>, Arc<str>), Arc<DeviceModelSpec>>,
     /// What twins and mapper were last told.
     bound: BTreeMap<DeviceId, Arc<DeviceInstance>>,
     /// To be looked at.
@@ -50,8 +55,16 @@ pub struct DeviceBinder {
 
 #[derive(Debug)]
 struct Device {
-    spec: DeviceSpec,
+    spec: Arc<DeviceSpec>,
     description: String,
+}
+
+/// A device with its model.
+struct Merged {
+    instance: Arc<DeviceInstance>,
+    /// As it is told to a mapper of its own process, if it is for one.
+    #[cfg(feature = "dmi")]
+    dmi: Option<DmiDevice>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +72,9 @@ struct DeviceObject {
     metadata: Metadata,
     #[serde(default)]
     spec: DeviceSpec,
+    /// Where older Devices say how their state is reported; anything else may be in it.
+    #[serde(default)]
+    status: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -81,11 +97,20 @@ impl DeviceBinder {
             store,
             twins,
             mapper,
+            #[cfg(feature = "dmi")]
+            dmi: None,
             devices: BTreeMap::new(),
             models: BTreeMap::new(),
             bound: BTreeMap::new(),
             dirty: BTreeSet::new(),
         }
+    }
+
+    /// Devices whose protocol no driver of the mapper speaks go to mappers of their own process.
+    #[cfg(feature = "dmi")]
+    pub fn dmi(mut self, dmi: DmiHost) -> Self {
+        self.dmi = Some(dmi);
+        self
     }
 
     /// Runs until `shutdown`, or until the store is closed.
@@ -122,6 +147,10 @@ impl DeviceBinder {
             }
             if models_listed && devices_listed {
                 self.apply().await;
+                #[cfg(feature = "dmi")]
+                if let Some(dmi) = &self.dmi {
+                    dmi.all_set();
+                }
                 // A full disk stays full for long, and each attempt is told.
                 pause = if self.dirty.is_empty() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             }
@@ -151,7 +180,7 @@ impl DeviceBinder {
     fn put_model(&mut self, record: &Record) {
         match serde_json::from_slice::<ModelObject>(&record.value) {
             Ok(model) => {
-                self.models.insert((record.key.namespace.clone(), record.key.name.clone()), model.spec);
+                self.models.insert((record.key.namespace.clone(), record.key.name.clone()), model.spec.into());
             }
             Err(error) => tracing::warn!(key = %record.key, %error, "device model cannot be read"),
         }
@@ -191,7 +220,11 @@ impl DeviceBinder {
             Ok(device) if !device.spec.node_name.is_empty() && device.spec.node_name != self.node.as_str() => {
                 self.devices.remove(&id);
             }
-            Ok(DeviceObject { metadata, spec }) => {
+            Ok(DeviceObject { metadata, mut spec, status }) => {
+                if spec.state_report.is_none() {
+                    spec.state_report = serde_json::from_value::<Option<StateReport>>(status).ok().flatten();
+                }
+                let spec = Arc::new(spec);
                 let description = metadata.labels.and_then(|mut labels| labels.remove("description"));
                 self.devices.insert(id.clone(), Device { spec, description: description.unwrap_or_default() });
             }
@@ -215,7 +248,7 @@ impl DeviceBinder {
         for id in std::mem::take(&mut self.dirty) {
             let outcome = match self.devices.get(&id) {
                 Some(device) => match self.merge(&id, device) {
-                    Ok(Some(instance)) => self.bind(instance).await,
+                    Ok(Some(merged)) => self.bind(merged).await,
                     Ok(None) => {
                         tracing::info!(device = %id, "device waits for its model");
                         Ok(())
@@ -235,20 +268,49 @@ impl DeviceBinder {
     }
 
     /// The device with its model; `None` while the model is not there.
-    fn merge(&self, id: &DeviceId, device: &Device) -> Result<Option<Arc<DeviceInstance>>, InvalidDevice> {
+    fn merge(&self, id: &DeviceId, device: &Device) -> Result<Option<Merged>, InvalidDevice> {
         let name = device.spec.device_model_ref.as_ref().map(|model| model.name.as_str()).unwrap_or_default();
         if name.is_empty() {
             return Err(InvalidDevice::NoModel(id.clone()));
         }
         let Some(model) = self.models.get(&(id.namespace().as_str().into(), name.into())) else { return Ok(None) };
-        DeviceInstance::merge(id.clone(), &device.spec, model).map(|merged| Some(merged.into()))
+        #[cfg(feature = "dmi")]
+        if self.dmi.is_some() {
+            let (spec, model) = (Arc::clone(&device.spec), Arc::clone(model));
+            let written = DmiDevice { id: id.clone(), spec, model };
+            let own_driver = self.mapper.as_ref().is_some_and(|mapper| mapper.speaks(written.protocol()));
+            if !own_driver {
+                return Ok(Some(Merged { instance: written.instance()?.into(), dmi: Some(written) }));
+            }
+        }
+        let instance = DeviceInstance::merge(id.clone(), &device.spec, model)?.into();
+        Ok(Some(Merged {
+            instance,
+            #[cfg(feature = "dmi")]
+            dmi: None,
+        }))
     }
 
-    async fn bind(&mut self, instance: Arc<DeviceInstance>) -> Result<(), TwinError> {
+    async fn bind(&mut self, merged: Merged) -> Result<(), TwinError> {
+        let instance = merged.instance;
         let id = instance.id.clone();
         let description = self.devices.get(&id).map(|device| device.description.as_str()).unwrap_or_default();
         // The twin first: the mapper reports to it.
         self.twins.set_device(instance.clone(), description).await?;
+        #[cfg(feature = "dmi")]
+        if let Some(dmi) = &self.dmi {
+            match merged.dmi {
+                Some(written) => {
+                    if let Some(mapper) = &self.mapper {
+                        mapper.remove_device(&id);
+                    }
+                    dmi.set_device(written);
+                    self.bound.insert(id, instance);
+                    return Ok(());
+                }
+                None => dmi.remove_device(&id),
+            };
+        }
         if self.bound.get(&id) != Some(&instance) {
             if let Some(mapper) = &self.mapper
                 && let Err(error) = mapper.set_device(instance.clone())
@@ -263,6 +325,10 @@ impl DeviceBinder {
     async fn release(&mut self, id: &DeviceId) -> Result<(), TwinError> {
         if let Some(mapper) = &self.mapper {
             mapper.remove_device(id);
+        }
+        #[cfg(feature = "dmi")]
+        if let Some(dmi) = &self.dmi {
+            dmi.remove_device(id);
         }
         self.twins.remove_device(id.clone()).await?;
         self.bound.remove(id);

@@ -98,6 +98,11 @@ impl MapperHost {
         outcome
     }
 
+    /// Whether a driver speaks `protocol`.
+    pub fn speaks(&self, protocol: &str) -> bool {
+        self.protocols.iter().any(|known| known == protocol)
+    }
+
     /// Ends the polling of a device and closes it; tells whether it was there.
     pub fn remove_device(&self, device: &DeviceId) -> bool {
         self.wanted.send_if_modified(|wanted| wanted.remove(device).is_some())

@@ -39,6 +39,8 @@
 
 mod backoff;
 pub mod convert;
+#[cfg(feature = "dmi")]
+pub mod dmi;
 pub mod host;
 #[cfg(feature = "modbus")]
 pub mod modbus;

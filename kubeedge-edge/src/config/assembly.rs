@@ -177,6 +177,10 @@ impl EdgeCore {
         for (protocol, driver) in self.all_drivers() {
             builder = builder.driver(protocol, driver);
         }
+        #[cfg(feature = "dmi")]
+        if self.config.modules.device_twin.enable {
+            builder = builder.dmi(units::dmi_socket(&self.config.modules.device_twin.dmi_sock_path));
+        }
         let node = builder.spawn().await?;
         Ok(EdgeCoreHandle { node, store, mqtt, helpers, stop, _guard: guard })
     }

@@ -180,8 +180,10 @@ section! {
 section! {
     /// Twins.
     DeviceTwinConfig {
-        /// Accepted; twins are always on.
+        /// Whether mappers can register. Twins are always on.
         enable: bool = true, "enable";
+        /// Folder of the socket `dmi.sock` that mappers register at; of a value that ends in `.sock`, its folder.
+        dmi_sock_path: String = "/etc/kubeedge/", "dmiSockPath";
     }
 }
 

@@ -15,7 +15,6 @@ const UNUSED: &[&str] = &[
     "modules.metaManager.contextSendModule",
     "modules.metaManager.metaServer",
     "modules.serviceBus",
-    "modules.deviceTwin.dmiSockPath",
     "modules.dbTest",
     "modules.taskManager",
     "modules.edgeStream",

@@ -34,7 +34,7 @@ database: {aliasName: default, DataSource: /tmp/edge.db, driverName: sqlite3}
 featureGates: {requireAuthorization: true}
 modules:
   dbTest: {enable: false}
-  devicetwin: {enable: true, dmiSockPath: /etc/kubeedge/}
+  devicetwin: {enable: true, dmiSockPath: /run/dmi/}
   edgeHub:
     enable: true
     heartbeat: 20
@@ -64,6 +64,7 @@ modules:
     assert_eq!(config.modules.edge_hub.websocket.write_deadline, 7);
     assert_eq!((config.modules.edge_hub.heartbeat, config.modules.edge_hub.message_qps), (20, 0));
     assert_eq!(config.modules.event_bus.tls.ca_file, "/ca");
+    assert_eq!(config.modules.device_twin.dmi_sock_path, "/run/dmi/");
     assert_eq!(config.modules.meta_manager.remote_query_timeout, 5);
     assert_eq!(config.modules.edged.node_labels.len(), 2);
     assert_eq!(config.modules.edged.kubelet.node_status_update_frequency, "30s");
@@ -75,7 +76,6 @@ modules:
             "database.aliasName has no effect here",
             "featureGates has no effect here",
             "modules.dbTest has no effect here",
-            "modules.deviceTwin.dmiSockPath has no effect here",
             "modules.edgeHub.websocket.readDeadline has no effect here",
             "modules.edgeHubb is not a known key",
             "modules.edgeStream has no effect here",

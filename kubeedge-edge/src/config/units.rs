@@ -1,5 +1,7 @@
 //! Values in the notations of Go.
 
+#[cfg(feature = "dmi")]
+use std::path::{Path, PathBuf};
 use std::{net::SocketAddr, time::Duration};
 
 /// Reads a duration such as `10s`, `1m30s` or `300ms`.
@@ -38,9 +40,32 @@ pub(super) fn listen_address(url: &str) -> Option<SocketAddr> {
     )
 }
 
+/// The socket for mappers at the place that `modules.deviceTwin.dmiSockPath` names.
+///
+/// Upstream: `edge/pkg/devicetwin/dmiserver` (a value that ends in `.sock` means its folder).
+#[cfg(feature = "dmi")]
+pub(super) fn dmi_socket(configured: &str) -> PathBuf {
+    let path = Path::new(configured);
+    let folder = if configured.ends_with(".sock") { path.parent().unwrap_or(Path::new("")) } else { path };
+    folder.join(kubeedge_mapper::dmi::DmiConfig::SOCKET_NAME)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "dmi")]
+    #[test]
+    fn the_socket_for_mappers_is_in_the_configured_folder() {
+        for (configured, socket) in [
+            ("/etc/kubeedge/", "/etc/kubeedge/dmi.sock"),
+            ("/run/edge", "/run/edge/dmi.sock"),
+            ("/run/edge/other.sock", "/run/edge/dmi.sock"),
+            ("dmi.sock", "dmi.sock"),
+        ] {
+            assert_eq!(dmi_socket(configured), Path::new(socket), "{configured}");
+        }
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

@@ -1,3 +1,5 @@
+#[cfg(feature = "dmi")]
+use std::path::PathBuf;
 use std::{fmt, sync::Arc};
 
 use kubeedge_core::{
@@ -14,6 +16,8 @@ use kubeedge_core::{
     uplink::Inbound,
     words::Group,
 };
+#[cfg(feature = "dmi")]
+use kubeedge_mapper::dmi::{DmiConfig, DmiHost};
 use kubeedge_mapper::{MapperConfig, MapperHost};
 use kubeedge_twin::{DeviceTwins, TwinsConfig};
 use tower::Layer as _;
@@ -45,6 +49,8 @@ impl EdgeNode {
             store: None,
             bus: None,
             drivers: Vec::new(),
+            #[cfg(feature = "dmi")]
+            dmi: None,
             pods: None,
             clock: Arc::new(SystemClock),
             hub: Box::new(|config| config),
@@ -69,6 +75,8 @@ pub struct EdgeNodeBuilder {
     store: Option<MetaHandle>,
     bus: Option<BusHandle>,
     drivers: Vec<(String, DriverMaker)>,
+    #[cfg(feature = "dmi")]
+    dmi: Option<PathBuf>,
     pods: Option<(EdgedConfig, Arc<dyn PodRuntime>)>,
     clock: SharedClock,
     hub: Adjust<HubConfig>,
@@ -136,6 +144,14 @@ impl EdgeNodeBuilder {
     /// A driver for devices whose `protocolName` is `protocol`. Without any driver nothing is polled.
     pub fn driver(mut self, protocol: impl Into<String>, driver: DriverMaker) -> Self {
         self.drivers.push((protocol.into(), driver));
+        self
+    }
+
+    /// Listens at `socket` for mappers that are processes of their own; devices whose protocol no [driver](Self::driver)
+    /// speaks go to them. Folder and mode of the socket are as [`DmiConfig::socket`] says.
+    #[cfg(feature = "dmi")]
+    pub fn dmi(mut self, socket: impl Into<PathBuf>) -> Self {
+        self.dmi = Some(socket.into());
         self
     }
 
@@ -236,6 +252,15 @@ impl EdgeNodeBuilder {
             host
         });
         let devices = DeviceBinder::new(name.clone(), store.clone(), device_twins.clone(), mapper);
+        #[cfg(feature = "dmi")]
+        let devices = match self.dmi {
+            Some(socket) => {
+                let (host, driver) = DmiHost::new(DmiConfig::new(socket, store.clone(), twins.clone()));
+                parts.start(Stage::Work, "dmi", |stop| driver.run(stop));
+                devices.dmi(host)
+            }
+            None => devices,
+        };
         parts.start(Stage::Work, "devices", |stop| devices.run(stop));
         let pods = self.pods.map(|(config, runtime)| {
             let (pods, driver) = Edged::new(config, store.clone(), uplink.clone(), runtime, clock);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("part {part} ended")]
 pub struct Stopped {
-    /// The part that ended first: `hub`, `outbox`, `devices`, `mapper`, `pods` or `twins`.
+    /// The part that ended first: `hub`, `outbox`, `devices`, `mapper`, `dmi`, `pods` or `twins`.
     pub part: &'static str,
 }
 

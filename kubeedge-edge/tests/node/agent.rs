@@ -34,6 +34,7 @@ modules:
     tlsCertFile: {dir}/edge.crt
     tlsPrivateKeyFile: {dir}/edge.key
   eventBus: {bus}
+  deviceTwin: {{dmiSockPath: {dir}}}
   edged:
     hostnameOverride: edge-1
     rootDirectory: {dir}/kubelet
