@@ -23,3 +23,6 @@ pub use self::{
     edge::{DmiConfig, DmiDriver, DmiHost},
     mapper::{Catalog, DmiMapperConfig, Mapper},
 };
+
+#[cfg(test)]
+mod tests;

@@ -95,7 +95,9 @@ impl Lane {
             Some((failed, _, retry)) => failed != call || retry.is_ready(now),
             None => true,
         };
-        self.shared.lock().next_call(&self.protocol, ready)
+        let state = self.shared.lock();
+        let fresh = state.next_call(&self.protocol, |call| !self.failed.contains_key(&call.subject()));
+        fresh.or_else(|| state.next_call(&self.protocol, ready))
     }
 
     /// When something that failed is tried again.
