@@ -9,6 +9,9 @@ mod agent;
 mod cloud;
 #[path = "node/devices.rs"]
 mod devices;
+#[cfg(feature = "dmi")]
+#[path = "node/dmi.rs"]
+mod dmi;
 #[path = "node/minimal.rs"]
 mod minimal;
 #[cfg(feature = "broker")]

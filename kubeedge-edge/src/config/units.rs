@@ -46,7 +46,8 @@ pub(super) fn listen_address(url: &str) -> Option<SocketAddr> {
 #[cfg(feature = "dmi")]
 pub(super) fn dmi_socket(configured: &str) -> PathBuf {
     let path = Path::new(configured);
-    let folder = if configured.ends_with(".sock") { path.parent().unwrap_or(Path::new("")) } else { path };
+    let is_socket = path.extension().is_some_and(|extension| extension == "sock");
+    let folder = if is_socket { path.parent().unwrap_or(Path::new("")) } else { path };
     folder.join(kubeedge_mapper::dmi::DmiConfig::SOCKET_NAME)
 }
 

@@ -28,15 +28,15 @@ pub(super) fn from_config(config: &ConfigData) -> CustomizedValue {
     CustomizedValue { data: data.collect() }
 }
 
-/// What is of no known type is left out and told of by the caller's log.
+/// What is of no known type is left out, with a warning.
 pub(super) fn to_config(values: Option<&CustomizedValue>) -> ConfigData {
     let values = values.into_iter().flat_map(|values| &values.data);
-    let known = |(key, any): (&String, &Any)| match to_json(any) {
-        Some(value) => Some((key.clone(), value)),
-        None => {
+    let known = |(key, any): (&String, &Any)| {
+        let value = to_json(any);
+        if value.is_none() {
             tracing::warn!(setting = key, r#type = any.type_url, "setting has a type that is not understood");
-            None
         }
+        Some((key.clone(), value?))
     };
     values.filter_map(known).collect()
 }

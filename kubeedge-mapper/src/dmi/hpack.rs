@@ -76,18 +76,16 @@ pub(super) fn encode(field: &Field, block: &mut BytesMut) {
     }
 }
 
-fn put_integer(mut number: usize, block: &mut BytesMut) {
-    if number < 0x7f {
-        block.put_u8(u8::try_from(number).unwrap_or(0));
-        return;
-    }
+fn put_integer(number: usize, block: &mut BytesMut) {
+    let Some(mut rest) = number.checked_sub(0x7f) else {
+        return block.put_uint(number as u64, 1);
+    };
     block.put_u8(0x7f);
-    number -= 0x7f;
-    while number >= 0x80 {
-        block.put_u8((number & 0x7f) as u8 | 0x80);
-        number >>= 7;
+    while rest >= 0x80 {
+        block.put_uint((rest & 0x7f | 0x80) as u64, 1);
+        rest >>= 7;
     }
-    block.put_u8((number & 0x7f) as u8);
+    block.put_uint(rest as u64, 1);
 }
 
 fn byte(rest: &mut &[u8]) -> Result<u8, HpackError> {
@@ -187,7 +185,9 @@ mod tests {
         ) {
             let fields: Vec<_> = texts.into_iter().map(|(name, value)| Field { name: name.into(), value: value.into() }).collect();
             let mut block = BytesMut::new();
-            fields.iter().for_each(|field| encode(field, &mut block));
+            for field in &fields {
+                encode(field, &mut block);
+            }
             prop_assert_eq!(Decoder::default().decode(&block).unwrap(), fields);
         }
 

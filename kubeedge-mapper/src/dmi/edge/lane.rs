@@ -66,21 +66,20 @@ impl Lane {
                 self.line.clear();
                 self.failed.clear();
             }
-            match self.next() {
-                Some(call) => self.carry_out(call).await,
-                None => {
-                    let wake = self.wake();
-                    let sleep = async {
-                        match wake {
-                            Some(wake) => sleep_until(wake.into()).await,
-                            None => std::future::pending().await,
-                        }
-                    };
-                    tokio::select! {
-                        changed = self.changes.changed() => if changed.is_err() { return },
-                        () = sleep => {}
-                    }
+            if let Some(call) = self.next() {
+                self.carry_out(call).await;
+                continue;
+            }
+            let wake = self.wake();
+            let sleep = async {
+                match wake {
+                    Some(wake) => sleep_until(wake.into()).await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                changed = self.changes.changed() => if changed.is_err() { return },
+                () = sleep => {}
             }
         }
     }

@@ -47,9 +47,9 @@ impl MapperRecord {
     }
 }
 
+/// Of one device at the mapper of one protocol: a device that changes its protocol is at two of them for a while.
 #[derive(Serialize, Deserialize)]
 struct ToldRecord {
-    protocol: String,
     model: String,
     /// Hexadecimal; absent if it is not certain what the mapper has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,8 +68,9 @@ fn told() -> Result<Collection, MetaError> {
     collection("dmitold")
 }
 
-fn told_key(id: &DeviceId) -> Result<MetaKey, MetaError> {
-    Ok(MetaKey::new(told()?, id.namespace().as_str(), id.name().as_str()))
+/// No name has a slash, but a protocol may have one.
+fn told_key(protocol: &str, id: &DeviceId) -> Result<MetaKey, MetaError> {
+    Ok(MetaKey::new(told()?, id.namespace().as_str(), format!("{}/{protocol}", id.name())))
 }
 
 pub(super) fn put_mapper(mapper: &MapperRecord) -> Result<MetaWrite, MetaError> {
@@ -83,13 +84,13 @@ pub(super) fn delete_mapper(name: &str) -> Result<MetaWrite, MetaError> {
 
 /// What `protocol`'s mapper has of a device; `None` for nothing.
 pub(super) fn set_told(protocol: &str, id: &DeviceId, told: Option<&ToldDevice>) -> Result<MetaWrite, MetaError> {
-    let key = told_key(id)?;
+    let key = told_key(protocol, id)?;
     let Some(told) = told else { return Ok(MetaWrite::Delete(key, Precondition::Always)) };
     let digest = match told.has {
         Has::Surely(digest) => digest.map(|digest| format!("{:032x}", digest.0)),
         Has::Perhaps(_) => None,
     };
-    put(key, &ToldRecord { protocol: protocol.to_owned(), model: told.model.name.to_string(), digest })
+    put(key, &ToldRecord { model: told.model.name.to_string(), digest })
 }
 
 fn put(key: MetaKey, value: &impl Serialize) -> Result<MetaWrite, MetaError> {
@@ -102,7 +103,7 @@ pub(super) async fn load(
     store: &MetaHandle,
 ) -> Result<(Vec<MapperRecord>, Vec<(String, DeviceId, ToldDevice)>), MetaError> {
     let records = store.list(Selector::all(mappers()?)).await?;
-    let mappers = records.iter().filter_map(|record| parse::<MapperRecord>(record)).collect();
+    let mappers = records.iter().filter_map(parse::<MapperRecord>).collect();
     let records = store.list(Selector::all(told()?)).await?;
     Ok((mappers, records.iter().filter_map(parse_told).collect()))
 }
@@ -111,9 +112,10 @@ fn parse_told(record: &Record) -> Option<(String, DeviceId, ToldDevice)> {
     let told: ToldRecord = parse(record)?;
     let digest = told.digest.and_then(|digest| u128::from_str_radix(&digest, 16).ok()).map(Digest);
     let has = if digest.is_some() { Has::Surely(digest) } else { Has::Perhaps(None) };
-    let id = check(record, DeviceId::parse(&record.key.namespace, &record.key.name))?;
+    let (name, protocol) = check(record, record.key.name.split_once('/').ok_or("no protocol in its key"))?;
+    let id = check(record, DeviceId::parse(&record.key.namespace, name))?;
     let model = check(record, ModelId::parse(&record.key.namespace, &told.model))?;
-    Some((told.protocol, id, ToldDevice { has, model }))
+    Some((protocol.to_owned(), id, ToldDevice { has, model }))
 }
 
 fn parse<'a, T: Deserialize<'a>>(record: &'a Record) -> Option<T> {

@@ -68,11 +68,11 @@ impl Catalog {
     }
 
     /// Gives the devices that use it.
-    pub(super) fn set_model(&self, id: ModelId, spec: DeviceModelSpec) -> Vec<DmiDevice> {
+    pub(super) fn set_model(&self, id: &ModelId, spec: DeviceModelSpec) -> Vec<DmiDevice> {
         let mut state = self.lock();
         state.models.insert(id.clone(), spec.into());
         let devices = state.devices.keys().filter_map(|device| state.whole(device));
-        devices.filter(|device| device.model_id().as_ref() == Some(&id)).collect()
+        devices.filter(|device| device.model_id().as_ref() == Some(id)).collect()
     }
 
     pub(super) fn remove_model(&self, id: &ModelId) {

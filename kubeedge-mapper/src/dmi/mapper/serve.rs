@@ -34,7 +34,7 @@ impl Devices {
         for model in answer.model_list {
             match model_from_wire(Some(model)) {
                 Ok((id, spec)) => {
-                    self.catalog.set_model(id.clone(), spec);
+                    self.catalog.set_model(&id, spec);
                     models.insert(id);
                 }
                 Err(error) => tracing::warn!(%error, "device model cannot be used"),
@@ -83,7 +83,7 @@ impl Devices {
     fn take_model(&self, request: ModelRequest) -> Result<ModelName, Status> {
         let (id, spec) = model_from_wire(request.model).map_err(bad)?;
         let name = ModelName { name: id.name.to_string(), namespace: id.namespace.to_string() };
-        for device in self.catalog.set_model(id, spec) {
+        for device in self.catalog.set_model(&id, spec) {
             // The model is good; what is wrong is told of the device.
             if let Err(status) = self.bind(&device) {
                 tracing::warn!(device = %device.id, error = status.message(), "device cannot be used");

@@ -22,8 +22,8 @@ use crate::dmi::{
     },
 };
 
-fn value(value: &str) -> Option<TwinProperty> {
-    Some(TwinProperty { value: value.into(), ..TwinProperty::default() })
+fn value(value: &str) -> TwinProperty {
+    TwinProperty { value: value.into(), ..TwinProperty::default() }
 }
 
 fn report(twin: Twin) -> ReportDeviceStatusRequest {
@@ -92,7 +92,7 @@ async fn calls_that_lack_something_are_refused_with_a_reason() {
         let status = manager.mapper_register(MapperRegisterRequest { with_data: true, mapper }).await.unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::InvalidArgument, reason));
     }
-    let whole = Twin { property_name: "level".into(), observed_desired: value(""), reported: value("1") };
+    let whole = Twin { property_name: "level".into(), observed_desired: Some(value("")), reported: Some(value("1")) };
     for (twin, reason) in [
         (Twin { observed_desired: None, ..whole.clone() }, "observedDesired is missing"),
         (Twin { reported: None, ..whole.clone() }, "reported is missing"),
@@ -122,7 +122,7 @@ async fn too_many_reports_and_too_many_mappers_are_told_so() {
     .await;
     edge.host.all_set();
     desk.hold.send_replace(true);
-    let whole = Twin { property_name: "level".into(), observed_desired: value(""), reported: value("1") };
+    let whole = Twin { property_name: "level".into(), observed_desired: Some(value("")), reported: Some(value("1")) };
     let dialed = edge.dial().await;
     let manager = ManagerCalls(&dialed.calls);
     let calls = (0..5).map(|_| manager.report_device_status(report(whole.clone())));
@@ -130,7 +130,7 @@ async fn too_many_reports_and_too_many_mappers_are_told_so() {
         // The refused ones are answered while the others wait.
         within(async {
             while desk.hold.receiver_count() < 2 {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         })
         .await;

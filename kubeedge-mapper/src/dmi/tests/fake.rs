@@ -219,7 +219,7 @@ impl FakeMapper {
         Self { protocol: protocol.to_owned(), path, notes: Arc::default(), running: None }
     }
 
-    pub(super) async fn started(folder: &Path, protocol: &str) -> Self {
+    pub(super) fn started(folder: &Path, protocol: &str) -> Self {
         let mut mapper = Self::new(folder, protocol);
         mapper.start();
         mapper

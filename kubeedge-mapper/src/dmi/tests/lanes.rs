@@ -9,7 +9,7 @@ use super::fake::{Edge, FakeMapper, device, device_with, within};
 use crate::dmi::{DmiDevice, rpc::ManagerCalls, wire::MapperRegisterRequest};
 
 async fn registered(edge: &Edge, protocol: &str) -> FakeMapper {
-    let mapper = FakeMapper::started(edge.folder.path(), protocol).await;
+    let mapper = FakeMapper::started(edge.folder.path(), protocol);
     edge.register(&mapper).await;
     mapper
 }
@@ -177,6 +177,27 @@ async fn after_a_restart_of_the_edge_only_what_changed_meanwhile_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_that_is_at_two_mappers_for_a_while_is_remembered_for_each() {
+    let mut edge = Edge::start().await;
+    edge.host.all_set();
+    let (modbus, opcua) = (registered(&edge, "modbus").await, registered(&edge, "opcua").await);
+    edge.host.set_device(device("boiler", "modbus", 1));
+    modbus.calls(2).await;
+    modbus.hang(Some("boiler"));
+    edge.host.set_device(device("boiler", "opcua", 1));
+    assert_eq!(opcua.calls(2).await, ["create meter", "register boiler"]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    modbus.hang(None);
+    modbus.calls(2).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    edge.stop().await;
+    edge.start_again().await;
+    edge.host.set_device(device("boiler", "opcua", 1));
+    edge.host.all_set();
+    opcua.assert_quiet().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_the_edge_did_not_survive_is_made_certain_by_the_next_run() {
     let mut edge = Edge::start().await;
     edge.host.all_set();
@@ -197,7 +218,7 @@ async fn a_mapper_that_wants_no_data_is_told_by_calls() {
     let edge = Edge::start().await;
     edge.host.set_device(device("boiler", "modbus", 1));
     edge.host.all_set();
-    let mapper = FakeMapper::started(edge.folder.path(), "modbus").await;
+    let mapper = FakeMapper::started(edge.folder.path(), "modbus");
     let request = MapperRegisterRequest { with_data: false, mapper: Some(mapper.info()) };
     let answer = ManagerCalls(&edge.dial().await.calls).mapper_register(request).await.unwrap();
     assert_eq!((answer.device_list.len(), answer.model_list.len()), (0, 0));
@@ -213,7 +234,7 @@ async fn what_does_not_fit_into_an_answer_of_4_mib_is_told_by_calls() {
         edge.host.set_device(device_with(name, &config, &json!({})));
     }
     edge.host.all_set();
-    let mapper = FakeMapper::started(edge.folder.path(), "modbus").await;
+    let mapper = FakeMapper::started(edge.folder.path(), "modbus");
     assert_eq!(edge.register(&mapper).await.device_list.len(), 2);
     assert_eq!(mapper.calls(2).await, ["register c", "register d"]);
 }
@@ -221,7 +242,7 @@ async fn what_does_not_fit_into_an_answer_of_4_mib_is_told_by_calls() {
 #[tokio::test(start_paused = true)]
 async fn a_mapper_that_registers_early_waits_for_the_devices_but_not_for_long() {
     let edge = Edge::start().await;
-    let mapper = FakeMapper::started(edge.folder.path(), "modbus").await;
+    let mapper = FakeMapper::started(edge.folder.path(), "modbus");
     let start = tokio::time::Instant::now();
     assert_eq!(edge.register(&mapper).await.device_list.len(), 0);
     assert!(start.elapsed() < Duration::from_secs(1), "a mapper in Go would have given up");

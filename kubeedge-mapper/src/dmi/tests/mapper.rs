@@ -1,7 +1,7 @@
 //! A mapper of ours beside an EdgeCore of ours, and beside one that behaves as Go's does.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -128,7 +128,7 @@ async fn a_mapper_waits_for_an_edge_that_starts_later() {
     let folder = TempDir::new().unwrap();
     let mapper = start(folder.path().join("dmi.sock"));
     tokio::time::sleep(Duration::from_secs(120)).await;
-    let edge = GoEdge::start(folder.path().join("dmi.sock"));
+    let edge = GoEdge::start(&folder.path().join("dmi.sock"));
     until(|| (!edge.registered.lock().unwrap().is_empty()).then_some(())).await;
     let request = edge.registered.lock().unwrap().pop().unwrap();
     let info = request.mapper.unwrap();
@@ -149,10 +149,10 @@ struct GoEdge {
 }
 
 impl GoEdge {
-    fn start(socket: PathBuf) -> Arc<Self> {
+    fn start(socket: &Path) -> Arc<Self> {
         let edge = Arc::new(Self::default());
         let service = ManagerService::new(Arc::clone(&edge));
-        tokio::spawn(Socket::bind(&socket).unwrap().serve(service, CancellationToken::new()));
+        tokio::spawn(Socket::bind(socket).unwrap().serve(service, CancellationToken::new()));
         edge
     }
 
@@ -193,7 +193,7 @@ fn model_of(device: &crate::dmi::DmiDevice) -> ModelRequest {
 #[tokio::test(start_paused = true)]
 async fn calls_of_a_go_edge_may_come_in_any_order_and_again() {
     let folder = TempDir::new().unwrap();
-    let edge = GoEdge::start(folder.path().join("dmi.sock"));
+    let edge = GoEdge::start(&folder.path().join("dmi.sock"));
     let mapper = start(folder.path().join("dmi.sock"));
     let dialed = call(&mapper).await;
     let calls = MapperCalls(&dialed.calls);
@@ -240,7 +240,7 @@ async fn calls_of_a_go_edge_may_come_in_any_order_and_again() {
 #[tokio::test(start_paused = true)]
 async fn devices_that_cannot_be_used_are_refused_with_a_reason() {
     let folder = TempDir::new().unwrap();
-    let _edge = GoEdge::start(folder.path().join("dmi.sock"));
+    let _edge = GoEdge::start(&folder.path().join("dmi.sock"));
     let mapper = start(folder.path().join("dmi.sock"));
     let dialed = call(&mapper).await;
     let calls = MapperCalls(&dialed.calls);
@@ -270,7 +270,7 @@ async fn devices_that_cannot_be_used_are_refused_with_a_reason() {
 #[tokio::test(start_paused = true)]
 async fn frames_of_a_camera_are_no_values() {
     let folder = TempDir::new().unwrap();
-    let edge = GoEdge::start(folder.path().join("dmi.sock"));
+    let edge = GoEdge::start(&folder.path().join("dmi.sock"));
     let mapper = start(folder.path().join("dmi.sock"));
     let dialed = call(&mapper).await;
     let spec = json!({"properties": [{"name": "level", "reportToCloud": true}, {"name": "saveFrame"}]});
@@ -286,7 +286,7 @@ async fn frames_of_a_camera_are_no_values() {
 #[tokio::test(start_paused = true)]
 async fn what_the_edge_refuses_is_told_in_the_words_of_twins() {
     let folder = TempDir::new().unwrap();
-    let edge = GoEdge::start(folder.path().join("dmi.sock"));
+    let edge = GoEdge::start(&folder.path().join("dmi.sock"));
     let boiler = device("boiler", "modbus", 1);
     *edge.answer.lock().unwrap() = MapperRegisterResponse {
         model_list: vec![model_of(&boiler).model.unwrap()],

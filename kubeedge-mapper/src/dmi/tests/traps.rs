@@ -122,7 +122,7 @@ async fn t13_models_come_once_and_unchanged_devices_are_not_updated() {
         edge.host.set_device(device(name, "modbus", 1));
     }
     edge.host.all_set();
-    let mapper = FakeMapper::started(edge.folder.path(), "modbus").await;
+    let mapper = FakeMapper::started(edge.folder.path(), "modbus");
     let answer = edge.register(&mapper).await;
     assert_eq!((answer.device_list.len(), answer.model_list.len()), (2, 1));
     edge.host.set_device(device("boiler", "modbus", 1));
@@ -147,7 +147,7 @@ async fn t15_the_last_address_of_a_mapper_is_the_one_even_after_a_restart() {
     edge.host.all_set();
     edge.register(&FakeMapper::new(edge.folder.path(), "modbus")).await;
     let moved = edge.folder.path().join("moved");
-    let mapper = FakeMapper::started(&moved, "modbus").await;
+    let mapper = FakeMapper::started(&moved, "modbus");
     edge.register(&mapper).await;
     edge.stop().await;
     edge.start_again().await;

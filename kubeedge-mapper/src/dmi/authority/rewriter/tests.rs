@@ -131,7 +131,7 @@ fn what_is_not_http2_is_refused() {
     assert_eq!(rewritten(&[frame(HEADERS, PADDED, 1, &[9, 0])]), Err(FrameError::Padding));
     assert_eq!(rewritten(&[frame(HEADERS, PRIORITY, 1, &[0; 4])]), Err(FrameError::Padding));
     assert!(matches!(rewritten(&[frame(HEADERS, END_HEADERS, 1, &[0x80])]), Err(FrameError::Hpack(_))));
-    assert_eq!(rewritten(&[frame(HEADERS, 0, 1, &[0; MAX_FRAME + 1])]), Err(FrameError::TooLong(MAX_FRAME + 1)));
+    assert_eq!(rewritten(&[frame(HEADERS, 0, 1, &vec![0; MAX_FRAME + 1])]), Err(FrameError::TooLong(MAX_FRAME + 1)));
     let part = [0; MAX_FRAME];
     let flood = [frame(HEADERS, 0, 1, &part), frame(CONTINUATION, 0, 1, &part), frame(CONTINUATION, 0, 1, &[0])];
     assert_eq!(rewritten(&flood), Err(FrameError::BlockTooLong));
