@@ -53,6 +53,7 @@ mod persist;
 mod reduce;
 mod service;
 mod state;
+pub mod upstream;
 mod value;
 
 pub use self::{

@@ -156,6 +156,14 @@ impl EdgeCore {
             source: error.into(),
         })??;
 
+        let taken_over = store.import_upstream(self.clock.now()).await.map_err(|error| SqliteError::Failed {
+            path: self.config.database.data_source.clone().into(),
+            source: error.into(),
+        })?;
+        if taken_over > 0 {
+            tracing::info!(records = taken_over, "database of an EdgeCore in Go taken over");
+        }
+
         let mut builder = EdgeNode::builder(self.node.as_str())
             .endpoint(self.server())
             .project(&hub.project_id)

@@ -1,5 +1,6 @@
 mod open;
 mod table;
+mod upstream;
 mod watchers;
 mod writer;
 
@@ -8,6 +9,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use kubeedge_core::{
     meta::{MetaError, MetaEvent, MetaKey, MetaStore, MetaWrite, Record, Revision, Selector},
+    names::UnixMillis,
     service::{BoxError, Subscription, WatchSlots},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -74,6 +76,28 @@ impl SqliteStore {
             // An error means that the thread has ended, which is what we wait for.
             let _ = closed.await;
         }
+    }
+
+    /// Takes over what an EdgeCore in Go has left in the same file: the objects that the cloud has sent it, and the twins of
+    /// its devices, of which the cloud is told. Gives how many records that were.
+    ///
+    /// It is done once, as the first thing in a new store: later calls do nothing. The tables of EdgeCore stay as they are,
+    /// so there is a way back. Not taken over are tokens of service accounts, which are asked for anew, and what is about
+    /// routes of the cloud's rules.
+    ///
+    /// # Errors
+    /// Those of the store; nothing was taken over then.
+    ///
+    /// # Cancel safety
+    /// All is taken over, or nothing.
+    pub async fn import_upstream(&self, now: UnixMillis) -> Result<usize, MetaError> {
+        let Some(found) = self.call(Command::ReadUpstream).await? else { return Ok(0) };
+        let writes = found.into_writes(now)?;
+        let count = writes.len();
+        if count > 0 {
+            self.commit(writes).await?;
+        }
+        Ok(count)
     }
 
     async fn call<T>(

@@ -7,6 +7,8 @@ use kubeedge_core::{
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Statement, params};
 
+use super::upstream::Upstream;
+
 /// Deletions that a watch can reach back to.
 const TOMBSTONES: usize = 1024;
 /// Revisions that are set aside on the disk at a time: a commit then need not write the number as well.
@@ -104,6 +106,14 @@ impl<'c> Table<'c> {
         let parameters = params![select.collection.as_str(), select.namespace.as_deref()];
         let rows = self.list.query_map(parameters, |row| record(select, row)).map_err(meta_error)?;
         rows.collect::<Result<_, _>>().map_err(meta_error)
+    }
+
+    /// What an EdgeCore in Go has left in this file; `None` if there is nothing, or if this store was used before.
+    pub(super) fn upstream(&self) -> Result<Option<Upstream>, MetaError> {
+        if self.reserved > 0 {
+            return Ok(None);
+        }
+        Upstream::read(self.connection).map_err(meta_error)
     }
 
     /// What became of the selected records after `after`, in order.

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     open::{self, SqliteError, SqliteOptions},
     table::Table,
+    upstream::Upstream,
     watchers::Watchers,
 };
 
@@ -24,6 +25,7 @@ pub(super) enum Command {
     List(Selector, Reply<Vec<Record>>),
     Commit(Vec<MetaWrite>, Reply<Revision>),
     Watch(Selector, Revision, Reply<Subscription<MetaEvent>>),
+    ReadUpstream(Reply<Option<Upstream>>),
     Close(oneshot::Sender<()>),
 }
 
@@ -76,6 +78,7 @@ fn serve(mut table: Table<'_>, commands: &mut mpsc::Receiver<Command>) -> Option
                 let missed = table.since(&select, after);
                 drop(reply.send(missed.map(|missed| watchers.add(select, missed))));
             }
+            Command::ReadUpstream(reply) => drop(reply.send(table.upstream())),
             Command::Commit(writes, reply) => {
                 let (mut batches, mut replies) = (vec![writes], vec![reply]);
                 while batches.len() < GROUP && next.is_none() {
