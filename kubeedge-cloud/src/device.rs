@@ -2,16 +2,18 @@
 //!
 //! Down, each device goes to the node that it is bound to, with its model, on any change of either but for their versions;
 //! a device whose model does not exist goes without, and holds back nobody. Up, what a node reports of a device that is
-//! bound to it is written to the DeviceStatus, and confirmed only then.
+//! bound to it is written to the DeviceStatus, and confirmed only then. Of each device there is at most one write per
+//! interval: what is reported meanwhile is merged, the newest of each property winning.
 //!
 //! Upstream: `cloud/pkg/devicecontroller` (v1.21 to v1.23).
 
+mod board;
 mod membership;
 mod report;
 mod status;
 mod uplink;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use kube::Client;
 use kubeedge_core::{
@@ -37,8 +39,9 @@ pub(crate) struct DeviceController {
 }
 
 impl DeviceController {
-    pub(crate) fn new(client: Client, truth: Truth, hub: HubHandle, clock: SharedClock) -> Self {
-        let statuses = Arc::new(Statuses::new(client));
+    /// Each DeviceStatus is written at most once per `interval`.
+    pub(crate) fn new(client: Client, truth: Truth, hub: HubHandle, clock: SharedClock, interval: Duration) -> Self {
+        let statuses = Arc::new(Statuses::new(client, truth.clone(), hub.clone(), clock.clone(), interval));
         let membership = Arc::new(Membership::new(truth.clone(), hub, clock.clone()));
         let uplinks = DeviceUplinks::new(truth.clone(), statuses.clone(), membership.clone(), clock);
         Self { truth, membership, statuses, uplinks }
@@ -62,7 +65,7 @@ impl DeviceController {
             tokio::join!(
                 self.truth.follow(&Kind::DEVICE, None, device_facts, |followed| {
                     self.membership.follow(followed);
-                    self.statuses.follow(followed, &self.truth);
+                    self.statuses.follow(followed);
                 }),
                 async {
                     self.truth.listed(&[ResourceType::Device]).await;

@@ -93,7 +93,13 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         builder.authorization,
         clock.clone(),
     ));
-    let device = Arc::new(DeviceController::new(client.clone(), truth.clone(), handle.clone(), clock.clone()));
+    let device = Arc::new(DeviceController::new(
+        client.clone(),
+        truth.clone(),
+        handle.clone(),
+        clock.clone(),
+        builder.status_interval,
+    ));
 
     let mut router = builder.router;
     if builder.edge_controller && !router.has(Destination::Edge) {

@@ -25,6 +25,7 @@ use crate::{
 };
 
 const DEFAULT_SWEEP: Duration = Duration::from_secs(60);
+const DEFAULT_STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Descriptors that are not for sockets of nodes: the HTTPS port and the embedded API may take 384 each, and without some
 /// for connections to Kubernetes nothing goes on.
@@ -66,6 +67,7 @@ pub struct CloudCoreBuilder {
     pub(super) instance: Option<InstanceName>,
     pub(super) lease_times: LeaseTimes,
     pub(super) sweep: Duration,
+    pub(super) status_interval: Duration,
 }
 
 /// Where it is remembered what nodes have.
@@ -118,6 +120,7 @@ impl CloudCore {
             .write_timeout(Duration::from_secs(hub.write_timeout.into()));
         builder.edge_controller = modules.edge_controller.enable;
         builder.device_controller = modules.device_controller.enable;
+        builder.status_interval = Duration::from_millis(modules.device_controller.status_interval.into());
         let sync = &modules.sync_controller;
         builder.resync = sync.enable;
         if sync.ledger == SyncControllerConfig::SQLITE {
@@ -154,6 +157,7 @@ impl CloudCoreBuilder {
             instance: Some(InstanceName::random("cloudcore")),
             lease_times: LeaseTimes::default(),
             sweep: DEFAULT_SWEEP,
+            status_interval: DEFAULT_STATUS_INTERVAL,
         }
     }
 
@@ -255,6 +259,13 @@ impl CloudCoreBuilder {
     /// default 60 s. What is seen to change is acted upon at once, so this is for what was missed.
     pub fn sweep(mut self, every: Duration) -> Self {
         self.sweep = every;
+        self
+    }
+
+    /// Shortest time between two writes of one DeviceStatus; default 1 s, zero for none. What a device reports meanwhile is
+    /// written together, the newest value of each property winning, and confirmed to the node then.
+    pub fn status_interval(mut self, interval: Duration) -> Self {
+        self.status_interval = interval;
         self
     }
 

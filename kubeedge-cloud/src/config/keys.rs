@@ -71,9 +71,26 @@ pub struct ModulesConfig {
     /// EdgeController.
     pub edge_controller: ModuleConfig,
     /// DeviceController.
-    pub device_controller: ModuleConfig,
+    pub device_controller: DeviceControllerConfig,
     /// SyncController.
     pub sync_controller: SyncControllerConfig,
+}
+
+/// DeviceController. All but `enable` is our own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeviceControllerConfig {
+    /// Default: true.
+    pub enable: bool,
+    /// Milliseconds between two writes of one DeviceStatus, at least; what a device reports meanwhile is written together.
+    /// Default: 1000; 0 for a write per report.
+    pub status_interval: u32,
+}
+
+impl Default for DeviceControllerConfig {
+    fn default() -> Self {
+        Self { enable: true, status_interval: 1000 }
+    }
 }
 
 /// SyncController. All but `enable` is our own.

@@ -95,6 +95,19 @@ fn errors_tell_the_key_and_the_value() {
 }
 
 #[test]
+fn writes_of_a_device_status_are_a_second_apart_unless_told_otherwise() {
+    let interval = |text: &str| {
+        let (config, warnings) = parse(text).unwrap();
+        assert_eq!(warnings, []);
+        config.modules.device_controller.status_interval
+    };
+    assert_eq!(interval(""), 1000);
+    assert_eq!(interval("modules: {deviceController: {statusInterval: 0}}"), 0);
+    let text = error("modules: {deviceController: {statusInterval: 1s}}");
+    assert_eq!(text, r#"modules.deviceController.statusInterval is "1s": it must be a whole number of 0 or more"#);
+}
+
+#[test]
 fn the_ledger_is_one_of_two() {
     let sync = |embedded: bool, text: &str| {
         parse(&format!("embeddedAPI: {{enable: {embedded}}}\nmodules:\n  syncController: {text}\n"))

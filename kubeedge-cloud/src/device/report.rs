@@ -57,34 +57,37 @@ struct DeviceReport {
     last_online_time: Option<String>,
 }
 
+/// What reports make of the status of a device: of each property and of the state, the newest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    twins: BTreeMap<String, Sides>,
+    state: Option<String>,
+    last_online_time: Option<String>,
+}
+
+/// What is known of a property. A side that was not reported stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Sides {
+    reported: Option<TwinField>,
+    desired: Option<TwinField>,
+}
+
 impl TwinReport {
-    /// The status after this report. Only properties that the device has count, and those that it had are dropped; a
-    /// value that was deleted at the edge stays.
+    /// What this report changes. Only properties that the device has count; a value that was deleted at the edge stays.
     ///
     /// Upstream: `cloud/pkg/devicecontroller/controller/upstream.go`, which loses the first report of each property.
-    pub(super) fn apply(self, mut status: DeviceStatusStatus, properties: &BTreeSet<String>) -> DeviceStatusStatus {
-        status.twins.retain(|twin| properties.contains(&twin.property_name));
+    pub(super) fn changes(self, properties: &BTreeSet<String>) -> Changes {
+        let mut changes = Changes::default();
         for (name, report) in self.twin {
             let Some(report) = report.filter(|_| properties.contains(&name)) else { continue };
             let value_type = report.metadata.and_then(|metadata| metadata.value_type).filter(|word| !word.is_empty());
             let reported = field(report.actual, value_type.as_deref());
             let desired = field(report.expected, value_type.as_deref());
-            if reported.is_none() && desired.is_none() {
-                continue;
-            }
-            let at = status.twins.iter().position(|twin| twin.property_name == name).unwrap_or_else(|| {
-                status.twins.push(StatusTwin { property_name: name, ..StatusTwin::default() });
-                status.twins.len() - 1
-            });
-            let twin = &mut status.twins[at];
-            if let Some(reported) = reported {
-                twin.reported = reported;
-            }
-            if let Some(desired) = desired {
-                twin.observed_desired = desired;
+            if reported.is_some() || desired.is_some() {
+                changes.twins.insert(name, Sides { reported, desired });
             }
         }
-        status
+        changes
     }
 }
 
@@ -98,14 +101,49 @@ fn field(report: Option<ValueReport>, value_type: Option<&str>) -> Option<TwinFi
 }
 
 impl StateReport {
-    /// The status after this report; what it leaves empty stays as it was.
-    pub(super) fn apply(self, mut status: DeviceStatusStatus) -> DeviceStatusStatus {
+    /// What this report changes. What it leaves empty stays as it was: a device that is offline keeps the time at which
+    /// it was last online.
+    pub(super) fn changes(self) -> Changes {
         let report = self.device.unwrap_or_default();
-        if !report.state.is_empty() {
-            status.state = Some(report.state);
+        let state = Some(report.state).filter(|state| !state.is_empty());
+        let last_online_time = report.last_online_time.filter(|time| !time.is_empty());
+        Changes { state, last_online_time, ..Changes::default() }
+    }
+}
+
+impl Changes {
+    /// These changes, and then `later` ones.
+    pub(super) fn merge(&mut self, later: Self) {
+        for (name, sides) in later.twins {
+            let known = self.twins.entry(name).or_default();
+            known.reported = sides.reported.or(known.reported.take());
+            known.desired = sides.desired.or(known.desired.take());
         }
-        if let Some(time) = report.last_online_time.filter(|time| !time.is_empty()) {
-            status.last_online_time = Some(time);
+        self.state = later.state.or(self.state.take());
+        self.last_online_time = later.last_online_time.or(self.last_online_time.take());
+    }
+
+    /// The status after these changes. Properties that the device has no longer are dropped.
+    pub(super) fn apply(&self, mut status: DeviceStatusStatus, properties: &BTreeSet<String>) -> DeviceStatusStatus {
+        status.twins.retain(|twin| properties.contains(&twin.property_name));
+        for (name, sides) in self.twins.iter().filter(|(name, _)| properties.contains(*name)) {
+            let at = status.twins.iter().position(|twin| twin.property_name == *name).unwrap_or_else(|| {
+                status.twins.push(StatusTwin { property_name: name.clone(), ..StatusTwin::default() });
+                status.twins.len() - 1
+            });
+            let twin = &mut status.twins[at];
+            if let Some(reported) = &sides.reported {
+                twin.reported = reported.clone();
+            }
+            if let Some(desired) = &sides.desired {
+                twin.observed_desired = desired.clone();
+            }
+        }
+        if let Some(state) = &self.state {
+            status.state = Some(state.clone());
+        }
+        if let Some(time) = &self.last_online_time {
+            status.last_online_time = Some(time.clone());
         }
         status
     }
@@ -114,6 +152,7 @@ impl StateReport {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -123,8 +162,9 @@ mod tests {
     }
 
     fn twins(report: serde_json::Value, status: DeviceStatusStatus, names: &[&str]) -> serde_json::Value {
-        let report: TwinReport = serde_json::from_value(report).unwrap();
-        serde_json::to_value(report.apply(status, &properties(names))).unwrap()["twins"].take()
+        let (report, properties): (TwinReport, _) = (serde_json::from_value(report).unwrap(), properties(names));
+        let status = report.changes(&properties).apply(status, &properties);
+        serde_json::to_value(status).unwrap()["twins"].take()
     }
 
     #[test]
@@ -159,11 +199,48 @@ mod tests {
 
     #[test]
     fn a_state_keeps_what_it_does_not_tell() {
-        let report = |json| serde_json::from_value::<StateReport>(json).unwrap();
+        let report = |json| serde_json::from_value::<StateReport>(json).unwrap().changes();
         let online = json!({ "device": { "name": "d", "state": "online", "lastOnlineTime": "2026-11-21T03:42:39Z" } });
-        let status = report(online).apply(DeviceStatusStatus::default());
-        let status = report(json!({ "device": { "name": "d", "state": "offline" } })).apply(status);
-        assert_eq!(status.state.as_deref(), Some("offline"));
-        assert_eq!(status.last_online_time.as_deref(), Some("2026-11-21T03:42:39Z"));
+        let mut changes = report(online);
+        let offline = report(json!({ "device": { "name": "d", "state": "offline" } }));
+        let none = BTreeSet::new();
+        let one_by_one = offline.apply(changes.apply(DeviceStatusStatus::default(), &none), &none);
+        assert_eq!(one_by_one.state.as_deref(), Some("offline"));
+        assert_eq!(one_by_one.last_online_time.as_deref(), Some("2026-11-21T03:42:39Z"));
+        changes.merge(offline);
+        assert_eq!(changes.apply(DeviceStatusStatus::default(), &none), one_by_one);
+    }
+
+    fn any_report() -> impl Strategy<Value = Changes> {
+        let value = || proptest::option::of("[a-c]").prop_map(|value| value.map(|value| json!({ "value": value })));
+        let twins = proptest::collection::btree_map("[a-d]", (value(), value()), 0..4);
+        let state = (proptest::option::of("on|off"), proptest::option::of("[1-3]"));
+        (twins, state).prop_map(|(twins, (state, time))| {
+            let twin = |(actual, expected)| json!({ "actual": actual, "expected": expected });
+            let twins: BTreeMap<_, _> = twins.into_iter().map(|(name, sides)| (name, twin(sides))).collect();
+            let report: TwinReport = serde_json::from_value(json!({ "twin": twins })).unwrap();
+            let mut changes = report.changes(&properties(&["a", "b", "c"]));
+            let device = json!({ "device": { "state": state.unwrap_or_default(), "lastOnlineTime": time } });
+            changes.merge(serde_json::from_value::<StateReport>(device).unwrap().changes());
+            changes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn reports_together_come_to_the_same_as_one_by_one(reports in proptest::collection::vec(any_report(), 0..6)) {
+            // One of the properties may be gone when they are written.
+            let properties = properties(&["a", "b"]);
+            let (mut merged, mut status) = (Changes::default(), DeviceStatusStatus::default());
+            for report in reports {
+                status = report.apply(status, &properties);
+                merged.merge(report);
+            }
+            let mut together = merged.apply(DeviceStatusStatus::default(), &properties);
+            // New properties are in the order of their first report, or of their names.
+            together.twins.sort_by(|one, other| one.property_name.cmp(&other.property_name));
+            status.twins.sort_by(|one, other| one.property_name.cmp(&other.property_name));
+            prop_assert_eq!(together, status);
+        }
     }
 }

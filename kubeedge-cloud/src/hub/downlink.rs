@@ -82,6 +82,9 @@ pub enum Downlink {
     Object(ObjectChange),
     /// A message that is sent once. Of too many that wait, the oldest are dropped.
     Notice(Message),
+    /// The answer to what the node has sent, later than at once. Of too many that wait, the oldest are dropped: the node
+    /// sends again what is not answered.
+    Answer(Message),
 }
 
 /// More objects have changed than may wait for one node; see [`DownlinkQueue::put`].
@@ -109,8 +112,12 @@ pub struct DownlinkQueue {
     busy: HashSet<ObjectPath>,
     resting: HashMap<Uid, ObjectChange>,
     once: VecDeque<Message>,
+    answers: VecDeque<Message>,
     dropped: u64,
 }
+
+/// Answers that may wait for one node.
+const ANSWERS: usize = 4096;
 
 impl Default for DownlinkQueue {
     /// Up to 65 536 objects and 256 messages that are sent once.
@@ -131,6 +138,7 @@ impl DownlinkQueue {
             busy: HashSet::new(),
             resting: HashMap::new(),
             once: VecDeque::new(),
+            answers: VecDeque::new(),
             dropped: 0,
         }
     }
@@ -175,6 +183,14 @@ impl DownlinkQueue {
         self.once.push_back(message);
     }
 
+    /// Takes an answer; if there are too many, the oldest is dropped.
+    pub fn put_answer(&mut self, message: Message) {
+        if self.answers.len() >= ANSWERS && self.answers.pop_front().is_some() {
+            self.dropped += 1;
+        }
+        self.answers.push_back(message);
+    }
+
     /// The next change to send, which is in flight from now on: [`settle`](Self::settle) it. Of a name under which a
     /// change is still in flight, none is given.
     pub fn next_object(&mut self) -> Option<ObjectChange> {
@@ -187,9 +203,9 @@ impl DownlinkQueue {
         Some(change)
     }
 
-    /// The next message that is sent once.
+    /// The next message that is sent once, answers first.
     pub fn next_notice(&mut self) -> Option<Message> {
-        self.once.pop_front()
+        self.answers.pop_front().or_else(|| self.once.pop_front())
     }
 
     /// The change that was in flight has been acknowledged, or has not: then it waits again, behind all others, unless
@@ -239,10 +255,10 @@ impl DownlinkQueue {
 
     /// Whether nothing waits and nothing is in flight.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.in_flight.is_empty() && self.once.is_empty()
+        self.len() == 0 && self.in_flight.is_empty() && self.once.is_empty() && self.answers.is_empty()
     }
 
-    /// How many messages that are sent once were dropped.
+    /// How many messages that are sent once were dropped, answers included.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }

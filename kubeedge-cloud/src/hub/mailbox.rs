@@ -86,6 +86,7 @@ impl Mailbox {
                 }
             }
             Downlink::Notice(message) => state.queue.put_notice(message),
+            Downlink::Answer(message) => state.queue.put_answer(message),
         }
         drop(state);
         self.waker.wake();

@@ -96,7 +96,7 @@ impl Drop for Admission {
 
 impl HubHandle {
     /// A handle to a hub that lets in so many nodes.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self(Arc::new(Registry { limit, sessions: Mutex::default() }))
     }
 
@@ -220,7 +220,7 @@ impl HubHandle {
     }
 
     /// The session has ended. One that was replaced is no longer here, so its end changes nothing.
-    pub(super) fn leave(&self, node: &NodeName, number: SessionNumber) {
+    pub(crate) fn leave(&self, node: &NodeName, number: SessionNumber) {
         {
             let mut sessions = lock(&self.0.sessions);
             if sessions.by_node.get(node).is_none_or(|seat| seat.number != number) {
@@ -231,6 +231,16 @@ impl HubHandle {
             }
             sessions.tell(node);
         }
+    }
+}
+
+#[cfg(test)]
+impl HubHandle {
+    /// A session of `node` without a connection: gives the messages that are sent once.
+    pub(crate) fn sit(&self, node: &NodeName) -> impl Fn() -> Option<kubeedge_core::message::Message> + use<> {
+        let admission = self.admit(node).expect("room");
+        let (_, mailbox) = self.enter(node, admission, Extensions::none());
+        move || mailbox.next_notice()
     }
 }
 

@@ -118,16 +118,15 @@ async fn a_report_is_confirmed_only_when_it_is_written() {
     away.store(true, Ordering::SeqCst);
     let twin = json!({ "event_id": "e", "twin": { "level": { "actual": { "value": "7" } } } });
     let route = json!({ "source": "twin", "group": "resource", "operation": "update", "resource": "device/default/d1/twin/edge_updated" });
-    let lost = crate::support::header();
-    edge.send(&json!({ "header": lost, "route": route, "content": twin })).await;
+    let header = crate::support::header();
+    edge.send(&json!({ "header": header, "route": route, "content": twin })).await;
     // To a Go edge any answer would be a confirmation. The answer to what follows shows that there was none.
     edge.ask("query", "kube-node-lease/lease/edge-1", Value::Null).await;
+    let is_answer = |message: &Value| message["header"]["parent_msg_id"] == header["msg_id"];
+    assert!(!edge.seen.iter().any(is_answer));
+    // It has not been forgotten.
     away.store(false, Ordering::SeqCst);
-    let again = crate::support::header();
-    edge.send(&json!({ "header": again, "route": route, "content": twin })).await;
-    let answer = edge.until(|message| message["header"]["parent_msg_id"] == again["msg_id"]).await;
-    assert_eq!(answer["content"], "OK");
-    assert!(!edge.seen.iter().any(|message| message["header"]["parent_msg_id"] == lost["msg_id"]));
+    assert_eq!(edge.until(is_answer).await["content"], "OK");
     let status = site.statuses().get("d1").await.unwrap();
     assert_eq!(status.data["status"]["twins"][0]["reported"]["value"], "7");
     cloud.shutdown(SOON).await;

@@ -112,7 +112,14 @@ fn both_parts_are_bounded() {
         queue.put_notice(notice(id));
     }
     assert_eq!(queue.dropped(), 1);
-    assert_eq!(queue.next_notice().unwrap().id.as_str(), "2");
+    for number in 0..=ANSWERS {
+        queue.put_answer(notice(&format!("answer-{number}")));
+    }
+    assert_eq!(queue.dropped(), 2);
+    assert_eq!(queue.next_notice().unwrap().id.as_str(), "answer-1", "answers come first");
+    let rest: Vec<_> = std::iter::from_fn(|| queue.next_notice()).collect();
+    let last: Vec<_> = rest[rest.len() - 2..].iter().map(|message| message.id.as_str()).collect();
+    assert_eq!((rest.len(), last), (ANSWERS - 1 + 2, vec!["2", "3"]));
 }
 
 #[test]
