@@ -3,10 +3,14 @@
 //! Upstream: `staging/src/github.com/kubeedge/api/apis/devices/v1beta1`.
 
 mod instance;
+mod validate;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::instance::{DeviceInstance, InvalidDevice, PropertyInstance};
+pub use self::{
+    instance::{DeviceInstance, InvalidDevice, PropertyInstance},
+    validate::{Problem, Why, read_device, read_model, validate, validate_model},
+};
 use crate::mapper::ValueType;
 
 /// Settings in the words of a protocol: a JSON object.
