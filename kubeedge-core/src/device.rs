@@ -3,12 +3,14 @@
 //! Upstream: `staging/src/github.com/kubeedge/api/apis/devices/v1beta1`.
 
 mod instance;
+mod older;
 mod validate;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::{
     instance::{DeviceInstance, InvalidDevice, PropertyInstance},
+    older::{Converted, device_from_v1alpha2, is_older_device, is_older_model, model_from_v1alpha2},
     validate::{Problem, Why, read_device, read_model, validate, validate_model},
 };
 use crate::mapper::ValueType;
