@@ -8,6 +8,7 @@
 //! Upstream: `cloud/pkg/devicecontroller` (v1.21 to v1.23).
 
 mod board;
+mod inspect;
 mod membership;
 mod report;
 mod status;
@@ -23,11 +24,11 @@ use kubeedge_core::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use self::{membership::Membership, status::Statuses, uplink::DeviceUplinks};
+use self::{inspect::Inspector, membership::Membership, status::Statuses, uplink::DeviceUplinks};
 use crate::{
     hub::{HubHandle, Uplinks, served_by},
     object::Kind,
-    sync::{Facts, Truth},
+    sync::{Facts, Followed, Truth},
 };
 
 /// Keeps the truth of devices; see the [module](self).
@@ -35,16 +36,18 @@ pub(crate) struct DeviceController {
     truth: Truth,
     membership: Arc<Membership>,
     statuses: Arc<Statuses>,
+    inspector: Inspector,
     uplinks: DeviceUplinks,
 }
 
 impl DeviceController {
     /// Each DeviceStatus is written at most once per `interval`.
     pub(crate) fn new(client: Client, truth: Truth, hub: HubHandle, clock: SharedClock, interval: Duration) -> Self {
-        let statuses = Arc::new(Statuses::new(client, truth.clone(), hub.clone(), clock.clone(), interval));
+        let statuses = Arc::new(Statuses::new(client.clone(), truth.clone(), hub.clone(), clock.clone(), interval));
+        let inspector = Inspector::new(client, truth.clone(), clock.clone());
         let membership = Arc::new(Membership::new(truth.clone(), hub, clock.clone()));
         let uplinks = DeviceUplinks::new(truth.clone(), statuses.clone(), membership.clone(), clock);
-        Self { truth, membership, statuses, uplinks }
+        Self { truth, membership, statuses, inspector, uplinks }
     }
 
     /// Serves reports of nodes.
@@ -66,12 +69,16 @@ impl DeviceController {
                 self.truth.follow(&Kind::DEVICE, None, device_facts, |followed| {
                     self.membership.follow(followed);
                     self.statuses.follow(followed);
+                    self.inspector.follow(followed);
                 }),
                 async {
                     self.truth.listed(&[ResourceType::Device]).await;
-                    self.truth.follow(&Kind::DEVICE_MODEL, None, |_| Facts::default(), |_| {}).await;
+                    let inspector = &self.inspector;
+                    let changed = |followed: Followed<'_>| inspector.follow(followed);
+                    self.truth.follow(&Kind::DEVICE_MODEL, None, |_| Facts::default(), changed).await;
                 },
                 self.statuses.run(),
+                self.inspector.run(),
             )
         };
         let _stopped = shutdown.run_until_cancelled(watches).await;

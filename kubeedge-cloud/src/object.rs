@@ -2,6 +2,7 @@
 
 mod calls;
 mod kind;
+mod older;
 mod watch;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 pub(crate) use self::{
     calls::{ApiCalls, unavailable},
     kind::Kind,
+    older::{CONVERTED, upgraded},
     watch::{Pause, Watched, watch},
 };
 

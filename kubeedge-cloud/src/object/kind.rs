@@ -45,6 +45,10 @@ impl Kind {
     };
     pub(crate) const DEVICE_MODEL: Self = Self { kind: "DeviceModel", plural: "devicemodels", ..Self::DEVICE };
 
+    /// As which older Devices are read.
+    pub(crate) const OLDER_DEVICE: Self = Self { version: "v1alpha2", ..Self::DEVICE };
+    pub(crate) const OLDER_DEVICE_MODEL: Self = Self { version: "v1alpha2", ..Self::DEVICE_MODEL };
+
     /// The kind that messages call `resource`, if it is one that nodes get.
     pub(crate) fn delivered(resource: &ResourceType) -> Option<&'static Self> {
         Some(match resource {

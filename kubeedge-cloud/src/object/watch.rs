@@ -13,7 +13,7 @@ use kube::{
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::{Kind, NodeObject};
+use super::{ApiCalls, Kind, NodeObject, upgraded};
 
 /// An object in JSON, and the little of its metadata that a watch needs.
 #[derive(Clone, Debug)]
@@ -91,9 +91,12 @@ pub(crate) fn watch<F: Send + 'static>(
     labels: Option<&str>,
     read: fn(&Value) -> F,
 ) -> impl Stream<Item = Watched<F>> + Send + use<F> {
-    let api = Api::<RawObject>::all_with(client, &kind.api_resource());
+    let api = Api::<RawObject>::all_with(client.clone(), &kind.api_resource());
     let config = labels.map_or_else(watcher::Config::default, |labels| watcher::Config::default().labels(labels));
     let events = watcher(api, config).backoff(Pause::default());
+    let calls = ApiCalls::new(client);
+    // One after another, so that the order stays. Only devices may have to be asked for.
+    let events = events.then(move |event| newest(calls.clone(), kind, event));
     events.filter_map(move |event| {
         let watched = match event {
             Ok(watcher::Event::Init) => Some(Watched::ListStarts),
@@ -109,6 +112,23 @@ pub(crate) fn watch<F: Send + 'static>(
             }
         };
         std::future::ready(watched)
+    })
+}
+
+/// An object of an older version becomes one of the newest.
+async fn newest(
+    calls: ApiCalls,
+    kind: &'static Kind,
+    event: Result<watcher::Event<RawObject>, watcher::Error>,
+) -> Result<watcher::Event<RawObject>, watcher::Error> {
+    Ok(match event? {
+        watcher::Event::InitApply(RawObject { metadata, value }) => {
+            watcher::Event::InitApply(RawObject { metadata, value: upgraded(&calls, kind, value).await })
+        }
+        watcher::Event::Apply(RawObject { metadata, value }) => {
+            watcher::Event::Apply(RawObject { metadata, value: upgraded(&calls, kind, value).await })
+        }
+        other => other,
     })
 }
 

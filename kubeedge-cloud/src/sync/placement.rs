@@ -199,6 +199,13 @@ impl Placement {
         of_kind.filter_map(|(path, tracked)| Some((path, tracked.facts.node.as_ref()?)))
     }
 
+    /// The objects of `kind` that refer to one of those, bound or not.
+    pub(crate) fn referring(&self, kind: &ResourceType, to: &BTreeSet<ObjectPath>) -> Vec<ObjectPath> {
+        let of_kind = self.objects.iter().filter(move |(path, _)| path.kind == *kind);
+        let refers = |tracked: &Tracked| tracked.facts.references.iter().any(|path| to.contains(path));
+        of_kind.filter(|(_, tracked)| refers(tracked)).map(|(path, _)| path.clone()).collect()
+    }
+
     /// What is to be asked of the API before a node with these records is compared.
     pub(crate) fn doubts(&self, ledger: &[LedgerEntry]) -> Vec<Doubt> {
         let doubt = |entry: &LedgerEntry| match self.objects.get(&entry.path).filter(|known| known.uid == entry.uid) {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     hub::{Downlink, HubHandle},
-    object::{ApiCalls, Kind, NodeObject, Watched, watch},
+    object::{ApiCalls, Kind, NodeObject, Watched, upgraded, watch},
 };
 
 /// Fetches at a time, per watched kind.
@@ -215,7 +215,7 @@ async fn get(calls: &ApiCalls, path: &ObjectPath) -> Result<Option<NodeObject>, 
     let (Some(kind), Some(name)) = (Kind::delivered(&path.kind), &path.name) else { return Ok(None) };
     let namespace = path.namespace.as_ref().map(kubeedge_core::names::Namespace::as_str);
     match calls.get((kind, namespace, name.as_str())).await {
-        Ok(value) => Ok(NodeObject::new(kind, value).ok()),
+        Ok(value) => Ok(NodeObject::new(kind, upgraded(calls, kind, value).await).ok()),
         Err(status) if status.is_not_found() => Ok(None),
         Err(status) => Err(status),
     }
