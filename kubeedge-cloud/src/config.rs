@@ -2,7 +2,7 @@
 //!
 //! Read as Go cloudcore reads it: over the defaults, keys in any case, lists replaced. Keys that nothing here uses are
 //! accepted, and named to the caller. Of our own are the section
-//! [`EmbeddedApiConfig`] and some keys of [`SyncControllerConfig`] and [`DeviceControllerConfig`].
+//! [`EmbeddedApiConfig`] and some keys of [`SyncControllerConfig`] and [`DeviceControllerConfig`], and [`AdmissionConfig`].
 //!
 //! Upstream: `api/apis/componentconfig/cloudcore/v1alpha1` (v1.21 to v1.23).
 
@@ -20,9 +20,9 @@ use kubeedge_core::config::overlay;
 pub use self::{
     error::ConfigError,
     keys::{
-        AuthorizationConfig, AuthorizationMode, CloudCoreConfig, CloudHubConfig, DeviceControllerConfig,
-        EmbeddedApiConfig, HttpsConfig, KubeApiConfig, ModuleConfig, ModulesConfig, QuicConfig, SyncControllerConfig,
-        WebSocketConfig,
+        AdmissionConfig, AuthorizationConfig, AuthorizationMode, CloudCoreConfig, CloudHubConfig,
+        DeviceControllerConfig, EmbeddedApiConfig, HttpsConfig, KubeApiConfig, ModuleConfig, ModulesConfig, QuicConfig,
+        SyncControllerConfig, WebSocketConfig,
     },
 };
 

@@ -6,6 +6,7 @@
 //! * [`ownership`]: which of several instances has a node.
 //! * [`pki`]: certificate authority, join tokens and the TLS of the ports.
 //! * [`crds`]: the custom resources.
+//! * [`admission`]: the webhook that judges devices.
 //! * [`apiserver`]: a Kubernetes API for one machine.
 //! * [`object`]: objects of Kubernetes as nodes get them.
 //!
@@ -15,6 +16,7 @@
 //! The crate spawns tasks only in [`cloud`], whose handle ends them. It installs no signal handler and no subscriber,
 //! reads no environment variable, and never ends the process.
 
+pub mod admission;
 pub mod apiserver;
 pub mod cloud;
 pub mod config;

@@ -14,11 +14,12 @@ use tower::{Service, service_fn};
 
 use super::{
     CloudCoreBuilder, CloudCoreError, CloudCoreHandle,
-    builder::{LedgerSource, bind_udp},
+    builder::{LedgerSource, bind, bind_udp},
     handle::Addresses,
     stage::{Alarm, Stage},
 };
 use crate::{
+    admission::Admission,
     crds::{self, InstallError},
     device::DeviceController,
     edge::{EdgeController, Keepers},
@@ -46,10 +47,15 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         Some(endpoint) => Some(endpoint.listen("the HTTPS of CloudHub").await?),
         None => None,
     };
+    let admission = match builder.admission {
+        Some(address) => Some(bind("the admission webhook", address).await?),
+        None => None,
+    };
     let addresses = Addresses {
         websocket: websocket.as_ref().and_then(|listener| listener.local_addr().ok()),
         quic: quic.as_ref().and_then(|socket| socket.local_addr().ok()),
         https: https.as_ref().and_then(|listener| listener.local_addr().ok()),
+        admission: admission.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
 
     let names: Vec<String> = builder.pki.advertise_addresses.iter().map(ToString::to_string).collect();
@@ -122,6 +128,10 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
             routes = routes.tasks(part);
         }
         intake.spawn("HTTPS of CloudHub", bootstrap::serve(listener, tls, routes.router(), intake.token()));
+    }
+    if let Some(listener) = admission {
+        let (tls, router) = (pki.https_config()?, Admission::new(client.clone()).router());
+        intake.spawn("admission webhook", bootstrap::serve(listener, tls, router, intake.token()));
     }
     let tls = pki.websocket_config()?;
     let door = hub.open(builder.authorization.guard(Uplinks::new(router), clock.clone()));

@@ -57,6 +57,7 @@ pub struct CloudCoreBuilder {
     pub(super) websocket: Option<Endpoint>,
     pub(super) quic: Option<SocketAddr>,
     pub(super) https: Option<Endpoint>,
+    pub(super) admission: Option<SocketAddr>,
     pub(super) clock: SharedClock,
     pub(super) router: UplinkRouter,
     pub(super) edge_controller: bool,
@@ -133,6 +134,8 @@ impl CloudCore {
             .enable
             .then(|| Endpoint::Address(SocketAddr::new(ip(&hub.websocket.address), hub.websocket.port)));
         builder.quic = hub.quic.enable.then(|| SocketAddr::new(ip(&hub.quic.address), hub.quic.port));
+        let admission = &modules.admission;
+        builder.admission = admission.enable.then(|| SocketAddr::new(ip(&admission.address), admission.port));
         builder.https(SocketAddr::new(ip(&hub.https.address), hub.https.port))
     }
 }
@@ -147,6 +150,7 @@ impl CloudCoreBuilder {
             websocket: Some(any(10000)),
             quic: None,
             https: Some(any(10002)),
+            admission: None,
             clock: Arc::new(SystemClock),
             router: UplinkRouter::new(),
             edge_controller: true,
@@ -212,6 +216,13 @@ impl CloudCoreBuilder {
     /// Hands out no certificates: nodes have to get them elsewhere, or come in by links that need none.
     pub fn without_https(mut self) -> Self {
         self.https = None;
+        self
+    }
+
+    /// Where the webhook that judges devices is served, with the certificate of the hub; port 0 for any. Default: nowhere.
+    /// See [`admission`](crate::admission).
+    pub fn admission(mut self, address: SocketAddr) -> Self {
+        self.admission = Some(address);
         self
     }
 

@@ -28,6 +28,7 @@ pub(super) struct Addresses {
     pub(super) websocket: Option<SocketAddr>,
     pub(super) quic: Option<SocketAddr>,
     pub(super) https: Option<SocketAddr>,
+    pub(super) admission: Option<SocketAddr>,
 }
 
 /// A running cloud. Dropping it ends everything at once; [`shutdown`](Self::shutdown) does so in order.
@@ -62,6 +63,11 @@ impl CloudCoreHandle {
     /// Where nodes get their certificates; port 0 if nowhere.
     pub fn https_addr(&self) -> SocketAddr {
         self.addresses.https.unwrap_or(NOWHERE)
+    }
+
+    /// Where the webhook that judges devices is served, if anywhere.
+    pub fn admission_addr(&self) -> Option<SocketAddr> {
+        self.addresses.admission
     }
 
     /// Lets in nodes that come over links of the embedder's.

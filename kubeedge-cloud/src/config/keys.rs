@@ -74,6 +74,8 @@ pub struct ModulesConfig {
     pub device_controller: DeviceControllerConfig,
     /// SyncController.
     pub sync_controller: SyncControllerConfig,
+    /// The webhook that judges devices; see [`admission`](crate::admission). Our own: upstream has a program for it.
+    pub admission: AdmissionConfig,
 }
 
 /// DeviceController. All but `enable` is our own.
@@ -263,6 +265,10 @@ macro_rules! endpoint {
     };
 }
 
+endpoint!(
+    /// The port of the webhook: HTTPS with the certificate of CloudHub.
+    AdmissionConfig, 9444, false
+);
 endpoint!(
     /// The WebSocket port.
     WebSocketConfig, 10000, true

@@ -10,6 +10,7 @@ pub(super) const RULES: Rules<'static> = Rules {
     free: &[],
     most: &[
         ("embeddedAPI.port", PORT),
+        ("modules.admission.port", PORT),
         ("modules.cloudHub.websocket.port", PORT),
         ("modules.cloudHub.quic.port", PORT),
         ("modules.cloudHub.https.port", PORT),

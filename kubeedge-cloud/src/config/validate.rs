@@ -19,6 +19,7 @@ impl CloudCoreConfig {
             return Err(ConfigError::value(key, &false.into(), why));
         }
         for (key, address) in [
+            ("modules.admission.address", &self.modules.admission.address),
             ("modules.cloudHub.websocket.address", &hub.websocket.address),
             ("modules.cloudHub.quic.address", &hub.quic.address),
             ("modules.cloudHub.https.address", &hub.https.address),

@@ -44,6 +44,7 @@ use kube::Client;
 use kubeedge_core::names::SharedClock;
 use rustls::server::danger::ClientCertVerifier;
 
+pub(crate) use self::body::read as read_body;
 pub use self::serve::{PeerCertificates, serve};
 use super::Uplinks;
 use crate::pki::{CertificateAuthority, Pki, PkiError, client_verifier};

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use super::PATIENCE;
 
 /// Reads a body of at most `limit` bytes; otherwise what to answer.
-pub(super) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, (StatusCode, String)> {
+pub(crate) async fn read(body: Body, limit: usize) -> Result<Vec<u8>, (StatusCode, String)> {
     match tokio::time::timeout(PATIENCE, Limited::new(body, limit).collect()).await {
         Ok(Ok(read)) => Ok(read.to_bytes().to_vec()),
         Ok(Err(err)) if err.is::<LengthLimitError>() => {
