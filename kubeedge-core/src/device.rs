@@ -4,6 +4,7 @@
 
 mod instance;
 mod older;
+pub mod push;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     instance::{DeviceInstance, InvalidDevice, PropertyInstance},
     older::{Converted, device_from_v1alpha2, is_older_device, is_older_model, model_from_v1alpha2},
+    push::PushMethod,
     validate::{Problem, Why, read_device, read_model, validate, validate_model},
 };
 use crate::mapper::ValueType;
@@ -86,7 +88,7 @@ pub struct DeviceProperty {
     /// Whether it is reported to the cloud.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub report_to_cloud: bool,
-    /// Where else values go; carried as it is.
+    /// Where else values go; carried as it is, see [`PushMethod`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub push_method: Option<serde_json::Value>,
 }

@@ -1,13 +1,16 @@
-//! The mapper seam: a driver that is open on one device.
+//! The mapper seam: a driver that is open on one device, and the protocol that opens it.
+
+mod protocol;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::protocol::{DriverMaker, Protocol, ProtocolRequest, ProtocolResponse, ProtocolService, driver_maker};
 use crate::{
-    device::{ConfigData, DeviceInstance},
+    device::{ConfigData, DeviceState},
     names::{PropertyName, UnixMillis},
-    service::{BoxError, Shared, layered_error, seam},
+    service::{BoxError, Subscription, layered_error, seam},
 };
 
 /// Where a driver finds a property on its device.
@@ -84,6 +87,15 @@ pub struct Sample {
     pub at: UnixMillis,
 }
 
+/// News of a property from a device that speaks by itself.
+#[derive(Debug)]
+pub struct Reading {
+    /// The property.
+    pub property: PropertyName,
+    /// Its value, or why what came is none.
+    pub outcome: Result<Sample, DriverError>,
+}
+
 /// What a search for devices found: enough to write a Device object for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Discovered {
@@ -109,9 +121,23 @@ pub trait Driver: Send + Sync + 'static {
     /// A dropped future may or may not have written.
     async fn write(&self, visitor: Visitor, value: Value) -> Result<(), DriverError>;
 
-    /// Searches for devices that this driver could open. Drivers that cannot search find none.
-    async fn discover(&self) -> Result<Vec<Discovered>, DriverError> {
-        Ok(Vec::new())
+    /// Opens a stream with the news of all of `visitors`, for protocols where devices speak by themselves: the caller
+    /// then does not poll until the stream ends. What is known already comes first.
+    ///
+    /// The stream is bounded; of each property the newest reading is kept for a slow caller. It ends when it cannot go
+    /// on, which by itself says nothing about the device.
+    ///
+    /// # Errors
+    /// [`DriverError::Unsupported`] from drivers that are polled, the default.
+    async fn subscribe(&self, visitors: Vec<Visitor>) -> Result<Subscription<Reading>, DriverError> {
+        drop(visitors);
+        Err(DriverError::Unsupported)
+    }
+
+    /// The state of the device as the driver sees it, without an exchange if it can. [`DeviceState::Unknown`], the
+    /// default, leaves the judgement to the caller, who goes by reads and writes.
+    async fn health(&self) -> Result<DeviceState, DriverError> {
+        Ok(DeviceState::Unknown)
     }
 }
 
@@ -123,20 +149,24 @@ pub enum DriverRequest {
     Read(Visitor),
     /// See [`Driver::write`].
     Write(Visitor, Value),
-    /// See [`Driver::discover`].
-    Discover,
+    /// See [`Driver::subscribe`].
+    Subscribe(Vec<Visitor>),
+    /// See [`Driver::health`].
+    Health,
 }
 
 /// An answer of a driver, as layers see it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum DriverResponse {
     /// To a read.
     Sample(Sample),
     /// To a write.
     Written,
-    /// To a search.
-    Discovered(Vec<Discovered>),
+    /// To a subscription.
+    Subscribed(Subscription<Reading>),
+    /// To the question of health.
+    Health(DeviceState),
 }
 
 /// Why a driver did not do as asked.
@@ -159,6 +189,9 @@ pub enum DriverError {
     /// The device answered that it will not do this.
     #[error("device refused: {0}")]
     Refused(String),
+    /// The driver has no such call.
+    #[error("driver does not do this")]
+    Unsupported,
     /// Too much is waiting already.
     #[error("driver is busy")]
     Busy,
@@ -190,7 +223,8 @@ seam! {
             DriverRequest::Write(visitor, value) => {
                 driver.write(visitor, value).await.map(|()| DriverResponse::Written)
             }
-            DriverRequest::Discover => driver.discover().await.map(DriverResponse::Discovered),
+            DriverRequest::Subscribe(visitors) => driver.subscribe(visitors).await.map(DriverResponse::Subscribed),
+            DriverRequest::Health => driver.health().await.map(DriverResponse::Health),
         }
     }
 }
@@ -212,24 +246,19 @@ impl DriverHandle {
         }
     }
 
-    /// Searches for devices; see [`Driver::discover`].
-    pub async fn discover(&self) -> Result<Vec<Discovered>, DriverError> {
-        match self.ask(DriverRequest::Discover).await? {
-            DriverResponse::Discovered(found) => Ok(found),
-            _ => Err(DriverError::Failed("not an answer to discover".into())),
+    /// Opens a stream of news; see [`Driver::subscribe`].
+    pub async fn subscribe(&self, visitors: Vec<Visitor>) -> Result<Subscription<Reading>, DriverError> {
+        match self.ask(DriverRequest::Subscribe(visitors)).await? {
+            DriverResponse::Subscribed(readings) => Ok(readings),
+            _ => Err(DriverError::Failed("not an answer to subscribe".into())),
         }
     }
-}
 
-/// Opens a driver on a device: the call resolves once the settings are understood, not when the device is there.
-pub type DriverMaker = Shared<DeviceInstance, DriverHandle>;
-
-/// A [`DriverMaker`] from a function.
-pub fn driver_maker<F, Fut>(open: F) -> DriverMaker
-where
-    F: Fn(DeviceInstance) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Result<DriverHandle, DriverError>> + Send + 'static,
-{
-    use tower::ServiceExt as _;
-    DriverMaker::new(tower::service_fn(open).map_err(BoxError::from))
+    /// The state as the driver sees it; see [`Driver::health`].
+    pub async fn health(&self) -> Result<DeviceState, DriverError> {
+        match self.ask(DriverRequest::Health).await? {
+            DriverResponse::Health(state) => Ok(state),
+            _ => Err(DriverError::Failed("not an answer to health".into())),
+        }
+    }
 }

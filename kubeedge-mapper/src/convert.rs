@@ -13,11 +13,13 @@
 //! Numbers never have an exponent (`0.00001`, not `1e-5`), and `-0` is `0`, so equal values have equal texts.
 
 mod limits;
+mod meaning;
 mod registers;
 mod text;
 
 pub use self::{
     limits::Limits,
+    meaning::{BitField, Meaning},
     registers::{RegisterFormat, RegisterKind},
     text::{canonical, coerce, parse, to_text},
 };

@@ -3,8 +3,8 @@
 //! * [`host`]: polls devices, reports what they say, and writes what is desired.
 //! * [`convert`]: between values of devices and text of twins; [`settings`]: reading of `configData`.
 //! * [`poll`], [`report`], [`backoff`](Backoff): the pure parts that the host is made of.
-//! * [`modbus`] (feature `modbus`): driver for Modbus TCP.
-//! * [`simulator`] (feature `simulator`): a boiler that serves Modbus TCP, and a driver without a device.
+//! * `modbus` (feature `modbus`; serial lines with `modbus-rtu`), `mqtt` (`mqtt-device`), `http` (`http-device`): drivers.
+//! * `simulator` (feature `simulator`): a boiler that serves Modbus TCP, and a driver without a device.
 //!
 //! A mapper for one's own protocol is a [`Driver`](kubeedge_core::mapper::Driver) behind a
 //! [`driver_maker`](kubeedge_core::mapper::driver_maker):
@@ -38,19 +38,34 @@
 //! ```
 
 mod backoff;
+#[cfg(feature = "mqtt")]
+mod broker;
+#[cfg(feature = "http-client")]
+mod client;
 pub mod convert;
 #[cfg(feature = "dmi")]
 pub mod dmi;
 pub mod host;
+#[cfg(feature = "http-device")]
+pub mod http;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "modbus")]
 pub mod modbus;
+#[cfg(feature = "mqtt-device")]
+pub mod mqtt;
+#[cfg(any(feature = "mqtt-device", feature = "http-device"))]
+mod payload;
 pub mod poll;
+pub mod push;
 pub mod report;
+#[cfg(feature = "rest")]
+pub mod rest;
 pub mod settings;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 
 pub use self::{
     backoff::Backoff,
-    host::{MapperConfig, MapperHost, MapperHostDriver, UnknownProtocol},
+    host::{DemandError, MapperConfig, MapperHost, MapperHostDriver, PropertyReading, UnknownProtocol},
 };

@@ -27,6 +27,11 @@ impl<'a> Settings<'a> {
         found.filter(|value| !value.is_null() && value.as_str() != Some(""))
     }
 
+    /// Whether the setting is there.
+    pub fn has(self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
     /// The error of a setting: `reason` completes "setting KEY is VALUE: ...".
     pub fn wrong(self, key: &str, reason: impl Display) -> DriverError {
         let value = self.find(key).map_or_else(|| "missing".to_owned(), ToString::to_string);
@@ -85,6 +90,43 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// A JSON pointer (RFC 6901).
+    ///
+    /// # Errors
+    /// [`DriverError::Config`] if it is none.
+    pub fn pointer(self, key: &str) -> Result<Option<String>, DriverError> {
+        match self.text(key)? {
+            Some(pointer) if !pointer.starts_with('/') => {
+                Err(self.wrong(key, "must start with / as a JSON pointer does"))
+            }
+            pointer => Ok(pointer),
+        }
+    }
+
+    /// Pairs in their order: an object of texts, or `left=right,left=right` for peers that carry only flat settings.
+    ///
+    /// # Errors
+    /// [`DriverError::Config`] if it is neither.
+    pub fn pairs(self, key: &str) -> Result<Vec<(String, String)>, DriverError> {
+        let text = |value: &Value| match value {
+            Value::String(text) => Some(text.trim().to_owned()),
+            Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+            _ => None,
+        };
+        let pairs: Option<Vec<_>> = match self.find(key) {
+            None => return Ok(Vec::new()),
+            Some(Value::Object(object)) => {
+                object.iter().map(|(left, right)| Some((left.trim().to_owned(), text(right)?))).collect()
+            }
+            Some(Value::String(list)) => {
+                let pair = |pair: &str| pair.split_once('=').map(|(l, r)| (l.trim().to_owned(), r.trim().to_owned()));
+                list.split(',').filter(|pair| !pair.trim().is_empty()).map(pair).collect()
+            }
+            Some(_) => None,
+        };
+        pairs.ok_or_else(|| self.wrong(key, "must be pairs as in 0=off,1=on, or an object"))
+    }
+
     /// A truth value.
     ///
     /// # Errors
@@ -138,5 +180,18 @@ mod tests {
         assert!(settings.number("scale").is_err());
         assert!(settings.text("ip").is_err());
         assert_eq!(settings.wrong("absent", "is needed").to_string(), "setting absent is missing: is needed");
+    }
+
+    #[test]
+    fn pairs_are_an_object_or_a_list() {
+        let config = config(&json!({"a": "X-Key=1, b = c=d ,", "b": {"x": 1, "y": true}, "c": "x", "d": {"x": []}}));
+        let settings = Settings::new(&config);
+        let own = |pairs: &[(&str, &str)]| -> Vec<_> {
+            pairs.iter().map(|(l, r)| ((*l).to_owned(), (*r).to_owned())).collect()
+        };
+        assert_eq!(settings.pairs("a").unwrap(), own(&[("X-Key", "1"), ("b", "c=d")]));
+        assert_eq!(settings.pairs("b").unwrap(), own(&[("x", "1"), ("y", "true")]));
+        assert_eq!(settings.pairs("absent").unwrap(), own(&[]));
+        assert!(settings.pairs("c").is_err() && settings.pairs("d").is_err());
     }
 }

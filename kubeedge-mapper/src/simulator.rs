@@ -5,6 +5,8 @@
 //! * [`Simulated`]: a driver without a device, for the protocol `simulator`.
 
 mod boiler;
+mod faults;
+mod generator;
 mod registers;
 mod server;
 mod simulated;

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{AccessMode, ConfigData, DeviceModelSpec, DeviceProperty, DeviceSpec, ModelProperty};
+use serde::Deserialize as _;
+
+use super::{AccessMode, ConfigData, DeviceModelSpec, DeviceProperty, DeviceSpec, ModelProperty, PushMethod};
 use crate::{
     mapper::{ValueType, Visitor},
     names::{DeviceId, PropertyName},
@@ -49,6 +51,8 @@ pub struct PropertyInstance {
     pub minimum: String,
     /// Greatest value, as text; empty for none.
     pub maximum: String,
+    /// Where else values go. One that cannot be read counts as none, and is logged.
+    pub push: Option<Arc<PushMethod>>,
 }
 
 /// A device merged with its model.
@@ -141,7 +145,19 @@ fn property_instance(
         report_to_cloud: property.report_to_cloud,
         minimum: declared.minimum.clone(),
         maximum: declared.maximum.clone(),
+        push: push_method(id, property),
     })
+}
+
+fn push_method(id: &DeviceId, property: &DeviceProperty) -> Option<Arc<PushMethod>> {
+    match PushMethod::deserialize(property.push_method.as_ref()?) {
+        Ok(method) => Some(Arc::new(method)),
+        Err(error) => {
+            // The device itself is as good as it was.
+            tracing::warn!(device = %id, property = property.name, %error, "pushMethod cannot be read, nothing is pushed");
+            None
+        }
+    }
 }
 
 fn overlay(base: &ConfigData, over: &ConfigData) -> ConfigData {
@@ -176,7 +192,8 @@ mod tests {
     fn settings_of_the_device_win_key_by_key() {
         let merged = merge(json!({
             "deviceModelRef": {"name": "boiler"}, "protocol": {"configData": {"slaveID": 1}},
-            "properties": [{"name": "temperature", "visitors": {"configData": {"offset": 2}}, "collectCycle": 500}]
+            "properties": [{"name": "temperature", "visitors": {"configData": {"offset": 2}}, "collectCycle": 500,
+                "pushMethod": {"mqtt": {"address": "tcp://h:1883", "topic": "t"}}}]
         }))
         .unwrap();
         assert_eq!(merged.protocol, "modbus");
@@ -185,6 +202,7 @@ mod tests {
         assert_eq!(property.visitor.config["register"], "HoldingRegister");
         assert_eq!(property.visitor.config["offset"], 2);
         assert_eq!(property.collect_cycle, Some(Duration::from_millis(500)));
+        assert_eq!(property.push.as_ref().unwrap().fields(), ["mqtt"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Repeatable for TwinRequest {
 
 impl Repeatable for DriverRequest {
     fn is_read(&self) -> bool {
-        matches!(self, Self::Read(_) | Self::Discover)
+        matches!(self, Self::Read(_) | Self::Subscribe(_) | Self::Health)
     }
 }
 

@@ -29,7 +29,7 @@ pub async fn driver_suite(
         }
         other => panic!("a bad setting is an error of the settings, not {other:?}"),
     }
-    driver.discover().await?;
+    driver.health().await?;
     let again = driver.read(writable).await;
     assert!(again.is_ok(), "a refused call does not break the driver: {again:?}");
     Ok(())

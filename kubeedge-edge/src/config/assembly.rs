@@ -14,6 +14,7 @@ use kubeedge_core::{
     session::{Keepalive, SessionConfig},
     transport::TransportHandle,
 };
+use kubeedge_mapper::MapperConfig;
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -189,6 +190,8 @@ impl EdgeCore {
         if self.config.modules.device_twin.enable {
             builder = builder.dmi(units::dmi_socket(&self.config.modules.device_twin.dmi_sock_path));
         }
+        let clock = self.clock.clone();
+        builder = builder.mapper(move |config| mapper_config(config, clock));
         let node = builder.spawn().await?;
         Ok(EdgeCoreHandle { node, store, mqtt, helpers, stop, _guard: guard })
     }
@@ -254,7 +257,11 @@ impl EdgeCore {
         let mut drivers = Vec::new();
         if self.config.modules.mapper.enable {
             #[cfg(feature = "modbus")]
-            drivers.push(("modbus".to_owned(), kubeedge_mapper::modbus::ModbusTcp::maker(self.clock.clone())));
+            drivers.push(("modbus".to_owned(), kubeedge_mapper::modbus::Modbus::maker(self.clock.clone())));
+            #[cfg(feature = "mqtt-device")]
+            drivers.push(("mqtt".to_owned(), kubeedge_mapper::mqtt::MqttDevices::maker(self.clock.clone())));
+            #[cfg(feature = "http-device")]
+            drivers.push(("http".to_owned(), kubeedge_mapper::http::HttpDevices::maker(self.clock.clone())));
             #[cfg(feature = "simulator")]
             drivers.push(("simulator".to_owned(), kubeedge_mapper::simulator::Simulated::maker(self.clock.clone())));
         }
@@ -395,6 +402,15 @@ impl EdgeCoreHandle {
         self.store.close().await;
         stopped
     }
+}
+
+fn mapper_config(mut config: MapperConfig, clock: SharedClock) -> MapperConfig {
+    config.clock = clock;
+    #[cfg(feature = "push-http")]
+    config.publishers.push(Arc::new(kubeedge_mapper::push::HttpPublisher::new()));
+    #[cfg(feature = "push-mqtt")]
+    config.publishers.push(Arc::new(kubeedge_mapper::push::MqttPublisher::new()));
+    config
 }
 
 fn seconds(number: u32) -> Duration {

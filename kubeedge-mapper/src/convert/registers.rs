@@ -32,8 +32,6 @@ pub struct RegisterFormat {
     pub kind: RegisterKind,
     /// How many registers there are.
     pub registers: u16,
-    /// What a number of the device is multiplied by to get the value; not zero.
-    pub scale: f64,
     /// Whether the two bytes of each register are exchanged. Setting `isSwap`.
     pub swap_bytes: bool,
     /// Whether the least significant register comes first. Setting `isRegisterSwap`.
@@ -41,9 +39,9 @@ pub struct RegisterFormat {
 }
 
 impl RegisterFormat {
-    /// `registers` registers of `kind`, with no scale and nothing swapped.
+    /// `registers` registers of `kind`, with nothing swapped.
     pub fn new(kind: RegisterKind, registers: u16) -> Self {
-        Self { kind, registers, scale: 1.0, swap_bytes: false, swap_registers: false }
+        Self { kind, registers, swap_bytes: false, swap_registers: false }
     }
 
     /// Whether such a value can lie in so many registers.
@@ -73,13 +71,13 @@ impl RegisterFormat {
         }
         let bytes = self.bytes_of(words);
         match self.kind {
-            RegisterKind::Unsigned => self.scaled(bytes.iter().fold(0, |sum, byte| sum << 8 | i128::from(*byte))),
+            RegisterKind::Unsigned => whole_number(bytes.iter().fold(0, |sum, byte| sum << 8 | i128::from(*byte))),
             RegisterKind::Signed => {
                 let unsigned = bytes.iter().fold(0, |sum, byte| sum << 8 | i128::from(*byte));
                 let bits = self.bits();
-                self.scaled(if unsigned >> (bits - 1) == 0 { unsigned } else { unsigned - (1 << bits) })
+                whole_number(if unsigned >> (bits - 1) == 0 { unsigned } else { unsigned - (1 << bits) })
             }
-            RegisterKind::Float => Ok(Value::Float(float_of(&bytes) * self.scale)),
+            RegisterKind::Float => Ok(Value::Float(float_of(&bytes))),
             RegisterKind::Boolean => Ok(Value::Bool(bytes.iter().any(|byte| *byte != 0))),
             RegisterKind::Bytes => Ok(Value::Bytes(bytes)),
             RegisterKind::Text => match String::from_utf8(bytes) {
@@ -147,29 +145,11 @@ impl RegisterFormat {
         words
     }
 
-    fn is_scaled(&self) -> bool {
-        (self.scale - 1.0).abs() > f64::EPSILON
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "scaled values are floating-point numbers")]
-    fn scaled(&self, raw: i128) -> Result<Value, ConvertError> {
-        if !self.is_scaled() {
-            return i64::try_from(raw)
-                .map(Value::Int)
-                .map_err(|_| ConvertError::NoRoom { value: raw.to_string(), room: "63 bits and a sign".to_owned() });
-        }
-        let product = raw as f64 * self.scale;
-        // A whole number of steps of 0.1 has one decimal: 3 * 0.1 is 0.3, not 0.30000000000000004.
-        let scale = self.scale.to_string();
-        let decimals = scale.split_once('.').map_or(0, |(_, decimals)| decimals.len());
-        Ok(Value::Float(format!("{product:.decimals$}").parse().unwrap_or(product)))
-    }
-
     #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and the range is checked after it")]
     fn whole(&self, value: &Value) -> Result<i128, ConvertError> {
         let raw = match value {
-            Value::Int(number) if !self.is_scaled() => i128::from(*number),
-            value => (number(value)? / self.scale).round() as i128,
+            Value::Int(number) => i128::from(*number),
+            value => number(value)?.round() as i128,
         };
         let (least, most) = match self.kind {
             RegisterKind::Signed => (-(1_i128 << (self.bits() - 1)), (1_i128 << (self.bits() - 1)) - 1),
@@ -184,7 +164,7 @@ impl RegisterFormat {
 
     #[expect(clippy::cast_possible_truncation, reason = "single precision is what the device has")]
     fn float(&self, value: &Value) -> Result<Vec<u8>, ConvertError> {
-        let number = number(value)? / self.scale;
+        let number = number(value)?;
         let (bytes, fits) = if self.registers == 2 {
             ((number as f32).to_be_bytes().to_vec(), (number as f32).is_finite())
         } else {
@@ -194,7 +174,12 @@ impl RegisterFormat {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the value is about to be divided")]
+fn whole_number(raw: i128) -> Result<Value, ConvertError> {
+    let no_room = |_| ConvertError::NoRoom { value: raw.to_string(), room: "63 bits and a sign".to_owned() };
+    i64::try_from(raw).map(Value::Int).map_err(no_room)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "that is what a floating-point register holds")]
 fn number(value: &Value) -> Result<f64, ConvertError> {
     match value {
         Value::Int(number) => Ok(*number as f64),
@@ -247,17 +232,6 @@ mod tests {
     }
 
     #[test]
-    fn scaled_values_are_decimals() {
-        let tenth = RegisterFormat { scale: 0.1, ..RegisterFormat::new(RegisterKind::Signed, 1) };
-        assert_eq!(tenth.decode(&[3]), Ok(Value::Float(0.3)));
-        assert_eq!(tenth.decode(&[0xFFFF]), Ok(Value::Float(-0.1)));
-        assert_eq!(tenth.encode(&Value::Float(0.3)), Ok(vec![3]));
-        assert_eq!(tenth.encode(&Value::Int(60)), Ok(vec![600]));
-        let ten = RegisterFormat { scale: 10.0, ..tenth };
-        assert_eq!(ten.decode(&[3]), Ok(Value::Float(30.0)));
-    }
-
-    #[test]
     fn what_does_not_fit_is_named() {
         let word = RegisterFormat::new(RegisterKind::Unsigned, 1);
         assert_eq!(word.encode(&Value::Int(65_536)).unwrap_err().to_string(), "65536 does not fit into 0..=65535");
@@ -299,13 +273,6 @@ mod tests {
             let decimal: f64 = single.to_string().parse().unwrap();
             prop_assert_eq!(two.decode(&two.encode(&Value::Float(decimal)).unwrap()), Ok(Value::Float(decimal)));
             prop_assert_eq!(four.decode(&four.encode(&Value::Float(double)).unwrap()), Ok(Value::Float(double)));
-        }
-
-        #[test]
-        fn scaled_words_come_back(word: i16, scale in prop::sample::select(vec![0.001, 0.01, 0.1, 0.25, 0.5, 2.0, 10.0])) {
-            let format = RegisterFormat { scale, ..RegisterFormat::new(RegisterKind::Signed, 1) };
-            let words = [word.cast_unsigned()];
-            prop_assert_eq!(format.encode(&format.decode(&words).unwrap()).unwrap(), words.to_vec());
         }
 
         #[test]

@@ -1,8 +1,12 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use kubeedge_core::twin::TwinHandle;
+use kubeedge_core::{
+    names::{SharedClock, SystemClock},
+    twin::TwinHandle,
+};
 
-use crate::backoff::Backoff;
+use super::demand::AuditHook;
+use crate::{backoff::Backoff, push::Publisher};
 
 /// What a mapper host needs, and how it goes about its work.
 #[derive(Clone)]
@@ -18,10 +22,19 @@ pub struct MapperConfig {
     pub state_cycle: Duration,
     /// Longest time for one call on a driver or on the twins. Default: 10 s.
     pub call_timeout: Duration,
-    /// Failures in a row after which a device is offline. Default: 3.
+    /// Failures in a row after which a device is offline: no more than one each beat. Default: 2.
     pub failures_until_offline: u32,
     /// Pauses between tries of what failed. Default: 1 s up to 10 s.
     pub backoff: Backoff,
+    /// Is told of each write on demand. Default: nobody.
+    pub audit: Option<AuditHook>,
+    /// Who carries out the push methods of properties. Default: nobody.
+    pub publishers: Vec<Arc<dyn Publisher>>,
+    /// Figures that the host keeps. Default: none.
+    #[cfg(feature = "metrics")]
+    pub metrics: Option<crate::metrics::MapperMetrics>,
+    /// Tells the wall-clock time. Default: that of the operating system.
+    pub clock: SharedClock,
 }
 
 impl MapperConfig {
@@ -33,8 +46,13 @@ impl MapperConfig {
             report_cycle: Duration::from_secs(60),
             state_cycle: Duration::from_secs(60),
             call_timeout: Duration::from_secs(10),
-            failures_until_offline: 3,
+            failures_until_offline: 2,
             backoff: Backoff::default(),
+            audit: None,
+            publishers: Vec::new(),
+            #[cfg(feature = "metrics")]
+            metrics: None,
+            clock: Arc::new(SystemClock),
         }
     }
 }

@@ -1,29 +1,48 @@
+mod demand;
 mod exchange;
+mod listen;
+mod push;
 mod tell;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use kubeedge_core::{
-    device::DeviceInstance,
+    device::{DeviceInstance, DeviceState},
     mapper::{DriverError, DriverHandle},
     names::PropertyName,
     service::Causes,
 };
-use tokio::{sync::watch as newest, time::timeout};
-use tower::ServiceExt as _;
+use tokio::{
+    sync::{mpsc, watch as newest},
+    time::timeout,
+};
 
-use super::{directive::Directive, health::Health, property::Property, run::Shared};
+use self::listen::News;
+use super::{
+    demand::Demand,
+    directive::Directive,
+    health::Health,
+    meter::{Meter, Operation},
+    property::Property,
+    run::Shared,
+};
 use crate::{backoff::Retry, poll::Schedule, report::Reports};
 
 /// Polls one device, one exchange at a time.
 pub(super) struct DeviceTask {
     shared: Arc<Shared>,
     directive: newest::Receiver<Directive>,
+    demands: mpsc::Receiver<Demand>,
     instance: Arc<DeviceInstance>,
     connection: Connection,
+    news: News,
+    news_retry: Retry,
+    /// Whether what a device that speaks by itself has said has to be asked for once.
+    refresh: bool,
     properties: BTreeMap<PropertyName, Property>,
     schedule: Schedule<PropertyName>,
     health: Health,
+    meter: Meter,
     reports: Reports,
     report_retry: Retry,
     state_retry: Retry,
@@ -42,16 +61,26 @@ enum Connection {
 }
 
 impl DeviceTask {
-    pub(super) fn new(shared: Arc<Shared>, mut directive: newest::Receiver<Directive>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        mut directive: newest::Receiver<Directive>,
+        demands: mpsc::Receiver<Demand>,
+    ) -> Self {
         let Directive { instance, twin_changes } = directive.borrow_and_update().clone();
+        let meter = Meter::new(&shared.config, &instance.protocol);
         let mut task = Self {
             shared,
             directive,
+            demands,
             instance: Arc::clone(&instance),
             connection: Connection::Closed(Retry::default()),
+            news: News::Untried,
+            news_retry: Retry::default(),
+            refresh: false,
             properties: BTreeMap::new(),
             schedule: Schedule::new(),
             health: Health::default(),
+            meter,
             reports: Reports::new(),
             report_retry: Retry::default(),
             state_retry: Retry::default(),
@@ -82,6 +111,8 @@ impl DeviceTask {
                     Ok(()) => self.obey(),
                     Err(_) => return,
                 },
+                Some(demand) = self.demands.recv() => self.serve(demand).await,
+                reading = self.news.next() => self.heard(reading),
                 () = sleep => {}
             }
         }
@@ -92,11 +123,13 @@ impl DeviceTask {
         self.read_twin().await;
         if let Connection::Open(driver) = &self.connection {
             let driver = driver.clone();
+            self.subscribe(&driver).await;
             self.poll(&driver).await;
             self.write(&driver).await;
         }
         self.report().await;
         self.report_state().await;
+        self.meter.turn(self.health.state(), self.reports.pending().len(), self.demands.len());
     }
 
     /// When there is something to do next; every condition here has a step of the turn that ends it or puts it off.
@@ -109,6 +142,9 @@ impl DeviceTask {
                 wakes.extend(self.schedule.next().map(|next| next.max(paused)));
                 let open = self.properties.values().filter(|property| self.may_write(property));
                 wakes.extend(open.map(|property| property.wish.retry_at(now).max(paused)));
+                if matches!(self.news, News::Untried) {
+                    wakes.push(self.news_retry.at(now));
+                }
             }
             Connection::Unusable => {}
         }
@@ -161,10 +197,14 @@ impl DeviceTask {
             properties.get(name).is_some_and(|known| known.spec.report_to_cloud && same(known))
         });
         self.instance = instance;
+        self.find_ways();
         self.twin_stale = true;
         if moved {
+            self.meter.set_protocol(&self.instance.protocol);
             tracing::info!(device = %self.instance.id, "device changed, it is opened again");
             self.connection = Connection::Closed(Retry::default());
+            self.news = News::Untried;
+            self.news_retry.clear();
             self.health.restart();
             self.doubt_everything(now);
         }
@@ -175,6 +215,7 @@ impl DeviceTask {
         for property in self.properties.values_mut() {
             property.wish.doubt();
         }
+        self.refresh = true;
         self.schedule.restart(now);
     }
 
@@ -189,8 +230,7 @@ impl DeviceTask {
             self.connection = Connection::Unusable;
             return self.health.unusable();
         };
-        let opening = maker.oneshot(DeviceInstance::clone(&self.instance));
-        let opened = self.call(async { opening.await.map_err(DriverError::from) }).await;
+        let opened = self.call(maker.open(DeviceInstance::clone(&self.instance))).await;
         self.connection = match opened {
             Ok(driver) => Connection::Open(driver),
             Err(error @ DriverError::Config { .. }) => {
@@ -216,7 +256,29 @@ impl DeviceTask {
         }
     }
 
-    async fn call<T>(&self, call: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
+    fn driver_says(&mut self, state: DeviceState) {
+        let before = self.health.is_offline();
+        if self.health.driver_says(state) {
+            tracing::info!(device = %self.instance.id, "device is back");
+            self.doubt_everything(now());
+        } else if self.health.is_offline() && !before {
+            tracing::warn!(device = %self.instance.id, "device is offline");
+        }
+    }
+
+    /// A call that is measured.
+    async fn exchange<T>(
+        &mut self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, DriverError>>,
+    ) -> Result<T, DriverError> {
+        let start = now();
+        let outcome = self.call(call).await;
+        self.meter.exchange(operation, now().saturating_duration_since(start), outcome.as_ref().err());
+        outcome
+    }
+
+    async fn call<T>(&mut self, call: impl Future<Output = Result<T, DriverError>>) -> Result<T, DriverError> {
         timeout(self.shared.config.call_timeout, call).await.unwrap_or(Err(DriverError::TimedOut))
     }
 }

@@ -9,6 +9,8 @@ use crate::backoff::{Backoff, Retry};
 pub(super) struct Health {
     failures: u32,
     state: Option<DeviceState>,
+    /// What the driver says of a device that answers.
+    detail: Option<DeviceState>,
     told: Option<(DeviceState, Instant)>,
     pause: Retry,
 }
@@ -30,6 +32,25 @@ impl Health {
         }
     }
 
+    /// The driver judges by itself. Tells whether the device was away and is back.
+    pub(super) fn driver_says(&mut self, state: DeviceState) -> bool {
+        match state {
+            DeviceState::Unknown => {
+                self.detail = None;
+                false
+            }
+            DeviceState::Offline | DeviceState::Disconnected => {
+                self.failures = self.failures.max(1);
+                self.state = Some(DeviceState::Offline);
+                false
+            }
+            reachable => {
+                self.detail = Some(reachable);
+                self.answered()
+            }
+        }
+    }
+
     /// The device cannot even be opened.
     pub(super) fn unusable(&mut self) {
         self.state = Some(DeviceState::Offline);
@@ -38,6 +59,7 @@ impl Health {
     /// Something about the device was changed: the count starts anew, its state stays until it is known.
     pub(super) fn restart(&mut self) {
         self.failures = 0;
+        self.detail = None;
         self.pause.clear();
     }
 
@@ -57,12 +79,20 @@ impl Health {
 
     /// The state to tell: one that is new, or one whose `cycle` is over.
     pub(super) fn to_tell(&self, cycle: Option<Duration>, now: Instant) -> Option<DeviceState> {
-        let state = self.state.as_ref()?;
+        let state = self.state()?;
         (self.next_tell(cycle, now)? <= now).then(|| state.clone())
     }
 
+    /// What the driver says counts only of a device that answers.
+    pub(super) fn state(&self) -> Option<&DeviceState> {
+        match &self.state {
+            Some(DeviceState::Online) => self.detail.as_ref().or(self.state.as_ref()),
+            state => state.as_ref(),
+        }
+    }
+
     pub(super) fn next_tell(&self, cycle: Option<Duration>, now: Instant) -> Option<Instant> {
-        match (&self.state, &self.told) {
+        match (self.state(), &self.told) {
             (Some(state), Some((told, at))) if state == told => cycle.map(|cycle| *at + cycle),
             (Some(_), _) => Some(now),
             (None, _) => None,
@@ -91,7 +121,7 @@ impl Verdict {
     pub(super) fn of(error: &DriverError) -> Self {
         match error {
             DriverError::Refused(_) => Self::There,
-            DriverError::Config { .. } => Self::NotAsked,
+            DriverError::Config { .. } | DriverError::Unsupported => Self::NotAsked,
             error if error.is_transient() => Self::Silent,
             _ => Self::Broken,
         }
@@ -133,5 +163,21 @@ mod tests {
         assert_eq!(health.to_tell(Some(cycle), now + cycle), Some(DeviceState::Online));
         health.unusable();
         assert_eq!(health.to_tell(None, now), Some(DeviceState::Offline));
+    }
+
+    #[test]
+    fn what_the_driver_says_counts_while_the_device_answers() {
+        let now = Instant::now();
+        let mut health = Health::default();
+        assert!(!health.driver_says(DeviceState::Unknown));
+        assert_eq!(health.to_tell(None, now), None);
+        assert!(!health.driver_says(DeviceState::Unhealthy));
+        assert_eq!(health.to_tell(None, now), Some(DeviceState::Unhealthy));
+        health.failed(1, Backoff::default(), now);
+        assert_eq!(health.to_tell(None, now), Some(DeviceState::Offline));
+        assert!(health.driver_says(DeviceState::Online), "it was away");
+        assert!(!health.driver_says(DeviceState::Disconnected));
+        assert_eq!(health.to_tell(None, now), Some(DeviceState::Offline));
+        assert!(!health.is_well());
     }
 }

@@ -11,7 +11,7 @@ use kubeedge_core::{
     twin::{Twin, TwinValue},
 };
 use tokio::{
-    sync::watch as newest,
+    sync::{mpsc, watch as newest},
     task::{AbortHandle, Id, JoinError, JoinSet},
     time::timeout,
 };
@@ -19,16 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     MapperConfig, Wanted,
+    demand::{Demand, DemandError},
     device::DeviceTask,
     directive::Directive,
     watch::{Change, TwinWatch},
 };
+use crate::push::Targets;
 
 /// Runs a mapper host.
 #[derive(Debug)]
 pub struct MapperHostDriver {
     shared: Arc<Shared>,
     wanted: newest::Receiver<Wanted>,
+    demands: mpsc::Receiver<(DeviceId, Demand)>,
 }
 
 /// What all devices have in common.
@@ -36,11 +39,13 @@ pub struct MapperHostDriver {
 pub(super) struct Shared {
     pub(super) config: MapperConfig,
     pub(super) drivers: BTreeMap<String, DriverMaker>,
+    pub(super) targets: Targets,
 }
 
 /// A device task as the host sees it.
 struct Running {
     directive: newest::Sender<Directive>,
+    demands: mpsc::Sender<Demand>,
     /// The desired values of the last event: events that change none do not disturb the task.
     desired: BTreeMap<PropertyName, TwinValue>,
     task: AbortHandle,
@@ -55,13 +60,16 @@ impl Drop for Running {
 impl MapperHostDriver {
     /// Longest time for the device tasks to end at shutdown.
     const GRACE: Duration = Duration::from_secs(1);
+    /// Demands that wait for one device at most.
+    const DEMANDS: usize = 16;
 
     pub(super) fn new(
         config: MapperConfig,
         drivers: BTreeMap<String, DriverMaker>,
         wanted: newest::Receiver<Wanted>,
+        demands: mpsc::Receiver<(DeviceId, Demand)>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { config, drivers }), wanted }
+        Self { shared: Arc::new(Shared { config, drivers, targets: Targets::default() }), wanted, demands }
     }
 
     /// Keeps the devices polled until `shutdown`; the tasks of the devices end with it, within one second.
@@ -90,6 +98,7 @@ impl MapperHostDriver {
                 Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => {
                     self.restart(&mut tasks, &mut running, ended);
                 }
+                Some((device, demand)) = self.demands.recv() => self.forward(&running, &device, demand),
                 change = twins.next() => match change {
                     Change::Twin(twin) => twin_changed(&mut running, &twin),
                     Change::All => running.values_mut().for_each(read_twin_again),
@@ -126,14 +135,25 @@ impl MapperHostDriver {
         }
     }
 
+    fn forward(&self, running: &HashMap<DeviceId, Running>, device: &DeviceId, demand: Demand) {
+        let refused = match running.get(device) {
+            Some(running) => running.demands.try_send(demand).map_err(|error| (error.into_inner(), DemandError::Busy)),
+            None => Err((demand, DemandError::UnknownDevice(device.clone()))),
+        };
+        if let Err((demand, why)) = refused {
+            demand.answer(device, self.shared.config.audit.as_ref(), Err(why));
+        }
+    }
+
     fn start(&self, tasks: &mut JoinSet<()>, instance: Arc<DeviceInstance>, delay: Duration) -> Running {
         let (directive, receiver) = newest::channel(Directive { instance, twin_changes: 0 });
+        let (demands, demanded) = mpsc::channel(Self::DEMANDS);
         let shared = Arc::clone(&self.shared);
         let task = tasks.spawn(async move {
             tokio::time::sleep(delay).await;
-            DeviceTask::new(shared, receiver).run().await;
+            DeviceTask::new(shared, receiver, demanded).run().await;
         });
-        Running { directive, desired: BTreeMap::new(), task }
+        Running { directive, demands, desired: BTreeMap::new(), task }
     }
 
     /// A task ends by itself only when a driver panics.

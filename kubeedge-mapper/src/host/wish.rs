@@ -59,6 +59,11 @@ impl Wish {
         }
     }
 
+    /// Whether the property has not been heard of since the device was opened or came back.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.known == Known::NotYet
+    }
+
     pub(super) fn is_unreadable(&self) -> bool {
         self.known == Known::Unreadable
     }

@@ -11,7 +11,7 @@ use super::{
     line::Line,
     settings::{DeviceSettings, Table, VisitorSettings},
 };
-use crate::convert::{self, ConvertError};
+use crate::convert::{self, ConvertError, RegisterKind};
 
 /// A unit on a line.
 pub(super) struct ModbusDevice {
@@ -37,6 +37,7 @@ impl Driver for ModbusDevice {
             Response::ReadInputRegisters(words) | Response::ReadHoldingRegisters(words) => place.format.decode(&words),
             _ => return Err(DriverError::Failed("the answer is to another question".into())),
         };
+        let value = value.and_then(|raw| place.meaning.decode(raw));
         let value = value.and_then(|value| convert::coerce(value, visitor.value_type));
         Ok(Sample { value: value.map_err(|why| DriverError::Failed(why.into()))?, at })
     }
@@ -45,31 +46,62 @@ impl Driver for ModbusDevice {
         let place = VisitorSettings::read(&visitor)?;
         let refused = |why: ConvertError| DriverError::Refused(why.to_string());
         let value = convert::coerce(value, visitor.value_type).map_err(refused)?;
-        place.limits.check(&value).map_err(refused)?;
-        let request = match place.table {
-            Table::Coil => match *to_bits(&value, place.count).map_err(refused)? {
-                [bit] => Request::WriteSingleCoil(place.address, bit),
-                ref bits => Request::WriteMultipleCoils(place.address, bits.to_vec().into()),
-            },
-            Table::Holding => match *place.format.encode(&value).map_err(refused)? {
-                [word] => Request::WriteSingleRegister(place.address, word),
-                ref words if words.len() > 123 => {
-                    return Err(DriverError::Refused("more than 123 registers cannot be written at once".to_owned()));
-                }
-                ref words => Request::WriteMultipleRegisters(place.address, words.to_vec().into()),
-            },
+        let raw = place.meaning.encode(&value).map_err(refused)?;
+        match place.table {
+            Table::Coil => {
+                let request = match *to_bits(&raw, place.count).map_err(refused)? {
+                    [bit] => Request::WriteSingleCoil(place.address, bit),
+                    ref bits => Request::WriteMultipleCoils(place.address, bits.to_vec().into()),
+                };
+                self.exchange(request).await.map(drop)
+            }
+            Table::Holding => self.write_registers(&place, raw).await,
             Table::DiscreteInput | Table::Input => {
                 let settings = crate::settings::Settings::new(&visitor.config);
-                return Err(settings.wrong("register", "only coils and holding registers can be written"));
+                Err(settings.wrong("register", "only coils and holding registers can be written"))
             }
-        };
-        self.exchange(request).await.map(drop)
+        }
     }
 }
 
 impl ModbusDevice {
     async fn exchange(&self, request: Request<'static>) -> Result<Response, DriverError> {
-        self.line.exchange(self.settings.unit, self.settings.timeout, request).await
+        self.line.hold().await.exchange(self.settings.unit, self.settings.timeout, request).await
+    }
+
+    async fn write_registers(&self, place: &VisitorSettings, raw: Value) -> Result<(), DriverError> {
+        let refused = |why: ConvertError| DriverError::Refused(why.to_string());
+        // A name stands for a number here, unless the registers hold text.
+        let raw = match (place.format.kind, raw) {
+            (RegisterKind::Text | RegisterKind::Bytes, raw) => raw,
+            (_, raw @ Value::Text(_)) => convert::coerce(raw, ValueType::Double).map_err(refused)?,
+            (_, raw) => raw,
+        };
+        let (unit, limit) = (self.settings.unit, self.settings.timeout);
+        // Held over both exchanges: nobody else on this line writes the other bits in between.
+        let mut turn = self.line.hold().await;
+        let raw = match (place.meaning.bits, raw) {
+            (Some(field), Value::Int(part)) => {
+                let request = Request::ReadHoldingRegisters(place.address, place.count);
+                let Response::ReadHoldingRegisters(words) = turn.exchange(unit, limit, request).await? else {
+                    return Err(DriverError::Failed("the answer is to another question".into()));
+                };
+                let Value::Int(whole) = place.format.decode(&words).map_err(|why| DriverError::Failed(why.into()))?
+                else {
+                    return Err(DriverError::Refused("the registers hold no whole number".to_owned()));
+                };
+                Value::Int(field.put(whole, part).map_err(refused)?)
+            }
+            (_, raw) => raw,
+        };
+        let request = match *place.format.encode(&raw).map_err(refused)? {
+            [word] => Request::WriteSingleRegister(place.address, word),
+            ref words if words.len() > 123 => {
+                return Err(DriverError::Refused("more than 123 registers cannot be written at once".to_owned()));
+            }
+            ref words => Request::WriteMultipleRegisters(place.address, words.to_vec().into()),
+        };
+        turn.exchange(unit, limit, request).await.map(drop)
     }
 }
 

@@ -6,50 +6,116 @@ use std::{
 };
 
 use kubeedge_core::mapper::DriverError;
-use tokio::{net::TcpStream, sync::Mutex as AsyncMutex, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::{Mutex as AsyncMutex, MutexGuard},
+    time::timeout,
+};
 use tokio_modbus::{
     Error, ExceptionCode, Request, Response, Slave,
     client::{Client as _, Context, tcp},
     slave::SlaveContext as _,
 };
 
-/// The lines in use, by address. A line goes when the last device on it does.
-#[derive(Debug, Default)]
-pub(super) struct Lines(Mutex<HashMap<(String, u16), Weak<Line>>>);
+#[cfg(feature = "modbus-rtu")]
+use super::serial::SerialSettings;
 
-impl Lines {
-    pub(super) fn line(&self, host: &str, port: u16) -> Arc<Line> {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.retain(|_, line| line.strong_count() > 0);
-        let key = (host.to_ascii_lowercase(), port);
-        if let Some(line) = lines.get(&key).and_then(Weak::upgrade) {
-            return line;
+/// What a line is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Medium {
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    #[cfg(feature = "modbus-rtu")]
+    Serial(SerialSettings),
+}
+
+impl Medium {
+    /// The same for all devices on one line.
+    fn key(&self) -> String {
+        match self {
+            Self::Tcp { host, port } => format!("tcp {} {port}", host.to_ascii_lowercase()),
+            #[cfg(feature = "modbus-rtu")]
+            Self::Serial(serial) => format!("serial {}", serial.resolved().display()),
         }
-        let line = Arc::new(Line { host: key.0.clone(), port, connection: AsyncMutex::new(None) });
-        lines.insert(key, Arc::downgrade(&line));
-        line
+    }
+
+    async fn connect(&self) -> io::Result<Context> {
+        match self {
+            Self::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                tracing::debug!(host, port, "modbus connection made");
+                Ok(tcp::attach(stream))
+            }
+            #[cfg(feature = "modbus-rtu")]
+            Self::Serial(serial) => serial.open().await,
+        }
     }
 }
 
-/// One address: a connection at most, and one exchange at a time.
+/// The lines in use. A line goes when the last device on it does.
+#[derive(Debug, Default)]
+pub(super) struct Lines(Mutex<HashMap<String, Weak<Line>>>);
+
+impl Lines {
+    /// The line of `medium`.
+    ///
+    /// # Errors
+    /// [`DriverError::Offline`] while devices are open on the same line with other settings of the line.
+    pub(super) fn line(&self, medium: Medium) -> Result<Arc<Line>, DriverError> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.retain(|_, line| line.strong_count() > 0);
+        let key = medium.key();
+        if let Some(line) = lines.get(&key).and_then(Weak::upgrade) {
+            return match (&line.medium, &medium) {
+                (Medium::Tcp { .. }, _) => Ok(line),
+                #[cfg(feature = "modbus-rtu")]
+                (open, wanted) if open == wanted => Ok(line),
+                #[cfg(feature = "modbus-rtu")]
+                (open, _) => {
+                    Err(DriverError::Offline(format!("the line is in use with other settings: {open:?}").into()))
+                }
+            };
+        }
+        let line = Arc::new(Line { medium, connection: AsyncMutex::new(None) });
+        lines.insert(key, Arc::downgrade(&line));
+        Ok(line)
+    }
+}
+
+/// One line: a connection at most, and one exchange at a time.
 pub(super) struct Line {
-    host: String,
-    port: u16,
+    medium: Medium,
     /// Taken out for the time of an exchange: whatever ends that early, a dropped future included, also drops the
     /// connection, and with it answers that are still on their way.
     connection: AsyncMutex<Option<Context>>,
 }
 
+/// A turn on a line: nobody else is on it.
+pub(super) struct Turn<'a> {
+    line: &'a Line,
+    slot: MutexGuard<'a, Option<Context>>,
+}
+
 impl Line {
-    /// One exchange with `unit`. Waiting for others on the line is not counted by `limit`.
+    /// Waits for its turn.
+    pub(super) async fn hold(&self) -> Turn<'_> {
+        Turn { line: self, slot: self.connection.lock().await }
+    }
+}
+
+impl Turn<'_> {
+    /// One exchange with `unit`.
     pub(super) async fn exchange(
-        &self,
+        &mut self,
         unit: u8,
         limit: Duration,
         request: Request<'static>,
     ) -> Result<Response, DriverError> {
-        let mut slot = self.connection.lock().await;
-        let kept = slot.take();
+        let kept = self.slot.take();
+        let medium = &self.line.medium;
         let attempt = async {
             if let Some(context) = kept {
                 match call(context, unit, request.clone()).await {
@@ -58,11 +124,11 @@ impl Line {
                     other => return other,
                 }
             }
-            call(self.connect().await?, unit, request).await
+            call(medium.connect().await?, unit, request).await
         };
         match timeout(limit, attempt).await {
             Ok(Ok((context, answer))) => {
-                *slot = Some(context);
+                *self.slot = Some(context);
                 answer.map_err(refusal)
             }
             Ok(Err(Error::Transport(why))) => Err(DriverError::Offline(transport(why).into())),
@@ -70,18 +136,11 @@ impl Line {
             Err(_) => Err(DriverError::TimedOut),
         }
     }
-
-    async fn connect(&self) -> io::Result<Context> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        stream.set_nodelay(true)?;
-        tracing::debug!(host = self.host, port = self.port, "modbus connection made");
-        Ok(tcp::attach(stream))
-    }
 }
 
 impl std::fmt::Debug for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Line").field("medium", &self.medium).finish_non_exhaustive()
     }
 }
 

@@ -5,16 +5,16 @@ use kubeedge_core::{
     mapper::{DriverError, ValueType, Visitor},
 };
 
+use super::line::Medium;
 use crate::{
-    convert::{Limits, RegisterFormat, RegisterKind},
+    convert::{Meaning, RegisterFormat, RegisterKind},
     settings::Settings,
 };
 
 /// Settings of a device.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct DeviceSettings {
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(super) medium: Medium,
     pub(super) unit: u8,
     pub(super) timeout: Duration,
 }
@@ -22,18 +22,35 @@ pub(super) struct DeviceSettings {
 impl DeviceSettings {
     pub(super) fn read(config: &ConfigData) -> Result<Self, DriverError> {
         let settings = Settings::new(config);
-        match settings.text("communicateMode")?.map(|mode| mode.to_ascii_uppercase()).as_deref() {
-            None | Some("TCP") => {}
-            Some("RTU") => return Err(settings.wrong("communicateMode", "serial lines are not in this build, use TCP")),
-            Some(_) => return Err(settings.wrong("communicateMode", "must be TCP")),
-        }
         Ok(Self {
-            host: settings.text("ip")?.ok_or_else(|| settings.wrong("ip", "the address of the device is needed"))?,
-            port: settings.whole("port", 1, u16::MAX)?.unwrap_or(502),
+            medium: medium(settings)?,
             unit: settings.whole("slaveID", 0, u8::MAX)?.unwrap_or(1),
             timeout: Duration::from_millis(settings.whole("timeout", 1, 60_000_u64)?.unwrap_or(1000)),
         })
     }
+}
+
+fn medium(settings: Settings<'_>) -> Result<Medium, DriverError> {
+    match settings.text("communicateMode")?.map(|mode| mode.to_ascii_uppercase()).as_deref() {
+        // The older generation says it by its keys.
+        None if !settings.has("ip") && (settings.has("serialPort") || settings.has("serialName")) => serial(settings),
+        None | Some("TCP") => Ok(Medium::Tcp {
+            host: settings.text("ip")?.ok_or_else(|| settings.wrong("ip", "the address of the device is needed"))?,
+            port: settings.whole("port", 1, u16::MAX)?.unwrap_or(502),
+        }),
+        Some("RTU") => serial(settings),
+        Some(_) => Err(settings.wrong("communicateMode", "must be TCP or RTU")),
+    }
+}
+
+#[cfg(feature = "modbus-rtu")]
+fn serial(settings: Settings<'_>) -> Result<Medium, DriverError> {
+    super::serial::SerialSettings::read(settings).map(Medium::Serial)
+}
+
+#[cfg(not(feature = "modbus-rtu"))]
+fn serial(settings: Settings<'_>) -> Result<Medium, DriverError> {
+    Err(settings.wrong("communicateMode", "serial lines are not in this build, use TCP"))
 }
 
 /// The four tables of a Modbus device.
@@ -54,7 +71,7 @@ pub(super) struct VisitorSettings {
     pub(super) count: u16,
     /// How registers hold the value; not used for bits.
     pub(super) format: RegisterFormat,
-    pub(super) limits: Limits,
+    pub(super) meaning: Meaning,
 }
 
 impl VisitorSettings {
@@ -73,9 +90,7 @@ impl VisitorSettings {
         let address = settings.whole("offset", 0, u16::MAX)?.unwrap_or(0);
         // Go peers write 0 for a setting that was left out.
         let limit = settings.whole("limit", 0, 125_u16)?.filter(|limit| *limit > 0);
-        let scale = settings.number("scale")?.filter(|scale| *scale != 0.0).unwrap_or(1.0);
         let format = RegisterFormat {
-            scale,
             swap_bytes: settings.flag("isSwap")?.unwrap_or(false),
             swap_registers: settings.flag("isRegisterSwap")?.unwrap_or(false),
             ..data_type(settings, visitor.value_type, limit)?
@@ -93,15 +108,25 @@ impl VisitorSettings {
         if u32::from(address) + u32::from(count) > 0x1_0000 {
             return Err(settings.wrong("offset", format_args!("{count} registers from here go beyond the last one")));
         }
-        let limits = Limits { minimum: settings.number("min")?, maximum: settings.number("max")? };
-        Ok(Self { table, address, count, format, limits })
+        let meaning = Meaning::read(settings)?;
+        let is_word = format.kind == RegisterKind::Unsigned && matches!(table, Table::Input | Table::Holding);
+        if let Some(bits) = meaning.bits
+            && (!is_word || u16::from(bits.first + bits.count) > 16 * format.registers)
+        {
+            let key = ["bit", "bits", "mask"].into_iter().find(|key| settings.has(key));
+            return Err(settings.wrong(key.unwrap_or("bits"), "these are no unsigned registers with so many bits"));
+        }
+        Ok(Self { table, address, count, format, meaning })
     }
 }
 
 fn data_type(settings: Settings<'_>, of_model: ValueType, limit: Option<u16>) -> Result<RegisterFormat, DriverError> {
     use RegisterKind::{Boolean, Bytes, Float, Signed, Text, Unsigned};
     let word = settings.text("dataType")?.map(|word| word.to_ascii_lowercase());
-    let (kind, registers) = match word.as_deref().unwrap_or(of_model.twin_type()) {
+    // With bits or names the type of the property is not that of the registers.
+    let is_code = ["bit", "bits", "mask", "enum"].into_iter().any(|key| settings.has(key));
+    let of_model = if is_code { "int" } else { of_model.twin_type() };
+    let (kind, registers) = match word.as_deref().unwrap_or(of_model) {
         "int" => (Unsigned, limit.unwrap_or(1)),
         "float" | "double" => match limit.unwrap_or(1) {
             1 => (Unsigned, 1),
@@ -150,7 +175,8 @@ mod tests {
     fn devices_as_the_published_examples_write_them() {
         let read = device(&json!({"communicateMode": "TCP", "slaveID": 3, "ip": "10.0.0.7", "port": "1502"})).unwrap();
         let timeout = Duration::from_secs(1);
-        assert_eq!(read, DeviceSettings { host: "10.0.0.7".into(), port: 1502, unit: 3, timeout });
+        let medium = Medium::Tcp { host: "10.0.0.7".into(), port: 1502 };
+        assert_eq!(read, DeviceSettings { medium, unit: 3, timeout });
         assert_eq!(device(&json!({"ip": "plc", "Timeout": 250})).unwrap().timeout, Duration::from_millis(250));
     }
 
@@ -158,8 +184,13 @@ mod tests {
     fn wrong_devices_say_what_is_wrong() {
         let err = device(&json!({"ip": "h", "port": "abc"})).unwrap_err();
         assert_eq!(err, "setting port is \"abc\": must be a whole number from 1 to 65535");
-        let err = device(&json!({"communicateMode": "RTU", "serialName": "/dev/ttyS0"})).unwrap_err();
-        assert_eq!(err, "setting communicateMode is \"RTU\": serial lines are not in this build, use TCP");
+        let rtu = device(&json!({"communicateMode": "RTU", "serialName": "/dev/ttyS0"}));
+        #[cfg(not(feature = "modbus-rtu"))]
+        assert_eq!(rtu.unwrap_err(), "setting communicateMode is \"RTU\": serial lines are not in this build, use TCP");
+        #[cfg(feature = "modbus-rtu")]
+        assert!(matches!(rtu.unwrap().medium, Medium::Serial(_)));
+        let err = device(&json!({"communicateMode": "UDP"})).unwrap_err();
+        assert_eq!(err, "setting communicateMode is \"UDP\": must be TCP or RTU");
         assert_eq!(device(&json!({})).unwrap_err(), "setting ip is missing: the address of the device is needed");
         assert!(device(&json!({"ip": "h", "slaveID": 256})).unwrap_err().starts_with("setting slaveID is 256: "));
         assert!(device(&json!({"ip": "h", "timeout": 0})).is_err());
@@ -196,5 +227,20 @@ mod tests {
         assert_eq!(visitor(ValueType::Int, &edge).unwrap().count, 2);
         let bits = json!({"register": "CoilRegister", "limit": 64});
         assert!(visitor(ValueType::Int, &bits).unwrap_err().contains("at most 63"));
+    }
+
+    #[test]
+    fn bits_need_registers_that_have_them() {
+        let place = |over: &Value| {
+            let mut config = json!({"register": "HoldingRegister"});
+            config.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
+            visitor(ValueType::Boolean, &config)
+        };
+        assert_eq!(place(&json!({"bit": 15})).unwrap().format, RegisterFormat::new(RegisterKind::Unsigned, 1));
+        assert!(place(&json!({"bit": 16, "limit": 2})).is_ok());
+        let err = place(&json!({"bit": 16})).unwrap_err();
+        assert_eq!(err, "setting bit is 16: these are no unsigned registers with so many bits");
+        assert!(place(&json!({"bits": "0-3", "dataType": "int16"})).is_err());
+        assert!(place(&json!({"bit": 0, "register": "CoilRegister"})).is_err());
     }
 }

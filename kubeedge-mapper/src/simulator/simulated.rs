@@ -1,47 +1,104 @@
 use std::{
     collections::HashMap,
-    f64::consts::TAU,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use kubeedge_core::{
-    device::DeviceInstance,
-    mapper::{Driver, DriverError, DriverHandle, DriverMaker, Sample, Value, ValueType, Visitor, driver_maker},
+    device::{ConfigData, DeviceInstance},
+    mapper::{Driver, DriverError, DriverHandle, DriverMaker, Sample, Value, Visitor, driver_maker},
     names::{PropertyName, SharedClock, UnixMillis},
 };
 
+use super::{
+    faults::{Fault, Faults},
+    generator::{Generator, Walk},
+};
 use crate::{convert, settings::Settings};
 
-/// A driver without a device, for the protocol `simulator`. The device needs no settings; each visitor has:
+/// A driver without a device, for the protocol `simulator`. Settings of the device, none of them needed:
 ///
 /// | key | meaning | default |
 /// |---|---|---|
-/// | `generator` | `written`, `constant`, `sine`, `ramp` or `counter` | `written` |
-/// | `value` | value of `constant`; of `written` until something is written | `0`, `false` or empty |
-/// | `min`, `max` | ends of `sine` and `ramp`; start of `counter` | 0, 100 |
-/// | `period` | milliseconds from peak to peak of `sine` and `ramp`, between steps of `counter` | 60000 |
+/// | `faults` | what goes wrong when, as in `10000-15000 silent, 20000-21000 refuse` | nothing |
+/// | `faultPeriod` | milliseconds after which `faults` begin anew; 0 for never | 0 |
+/// | `delay` | milliseconds that each exchange takes, up to 60000 | 0 |
 ///
-/// `ramp` climbs from `min` to `max` and falls back at once. All follow the wall clock, so that they go on where they
-/// were after a restart; `counter` counts from the moment the device was opened. Only `written` can be written.
+/// The times of `faults` are milliseconds since the device was opened, the second one is no more part of it. `offline`
+/// is a device that cannot be reached, `silent` one that does not answer, `busy` and `refuse` are its answers.
+///
+/// Settings of a visitor:
+///
+/// | key | meaning | default |
+/// |---|---|---|
+/// | `generator` | `written`, `constant`, `sine`, `triangle`, `square`, `ramp`, `counter`, `steps` or `walk` | `written` |
+/// | `value` | value of `constant`; of `written` until something is written | `0`, `false` or empty |
+/// | `min`, `max` | ends of the waves and of `walk`; start of `counter` | 0, 100 |
+/// | `period` | milliseconds of one wave, between the steps of `counter` and `walk`, of all `steps` | 60000 |
+/// | `steps` | values from a time in milliseconds on, as in `0=off,5000=on` | needed by `steps` |
+/// | `seed`, `step` | of `walk`: what it goes by, and how far in one step at most | 0, 1 |
+///
+/// `ramp` climbs from `min` to `max` and falls back at once; `square` is `max` in the first half of a period. The waves
+/// follow the wall clock, so that they go on where they were after a restart; `counter`, `steps` and `walk` begin when
+/// the device is opened. Walks with the same settings are the same. `written` gives back what was written, and only it
+/// can be written.
 pub struct Simulated {
     clock: SharedClock,
     opened: UnixMillis,
+    faults: Faults,
+    delay: Duration,
     written: Mutex<HashMap<PropertyName, Value>>,
+    walks: Mutex<HashMap<PropertyName, Walk>>,
 }
 
 impl Simulated {
-    /// A device that is opened now.
+    /// A device that is opened now, and has no faults.
     pub fn new(clock: SharedClock) -> Self {
-        Self { opened: clock.now(), clock, written: Mutex::default() }
+        Self {
+            opened: clock.now(),
+            clock,
+            faults: Faults::default(),
+            delay: Duration::ZERO,
+            written: Mutex::default(),
+            walks: Mutex::default(),
+        }
+    }
+
+    /// A device with the settings `config`.
+    ///
+    /// # Errors
+    /// [`DriverError::Config`] names the setting.
+    pub fn with(config: &ConfigData, clock: SharedClock) -> Result<Self, DriverError> {
+        let settings = Settings::new(config);
+        let delay = Duration::from_millis(settings.whole("delay", 0, 60_000_u64)?.unwrap_or(0));
+        Ok(Self { faults: Faults::read(settings)?, delay, ..Self::new(clock) })
     }
 
     /// A [`DriverMaker`] for the protocol `simulator`.
     pub fn maker(clock: SharedClock) -> DriverMaker {
-        driver_maker(move |_: DeviceInstance| {
-            let opened = DriverHandle::of(Self::new(SharedClock::clone(&clock)));
-            async move { Ok(opened) }
+        driver_maker(move |device: DeviceInstance| {
+            let opened = Self::with(&device.config, SharedClock::clone(&clock)).map(DriverHandle::of);
+            async move { opened }
         })
+    }
+
+    /// Milliseconds since the device was opened.
+    fn age(&self) -> i64 {
+        self.clock.now().0.saturating_sub(self.opened.0)
+    }
+
+    async fn exchange(&self) -> Result<(), DriverError> {
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        match self.faults.at(self.age()) {
+            None => Ok(()),
+            Some(Fault::Offline) => Err(DriverError::Offline("as scheduled".into())),
+            Some(Fault::Busy) => Err(DriverError::Busy),
+            Some(Fault::Refuse) => Err(DriverError::Refused("as scheduled".to_owned())),
+            Some(Fault::Silent) => std::future::pending().await,
+        }
     }
 }
 
@@ -54,14 +111,23 @@ impl std::fmt::Debug for Simulated {
 #[async_trait]
 impl Driver for Simulated {
     async fn read(&self, visitor: Visitor) -> Result<Sample, DriverError> {
-        let at = self.clock.now();
-        let value = match Generator::read(&visitor)? {
+        let generator = Generator::read(&visitor)?;
+        self.exchange().await?;
+        let (at, age) = (self.clock.now(), self.age());
+        let value = match generator {
             Generator::Written(first) => {
                 let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
                 written.get(&visitor.property).cloned().unwrap_or(first)
             }
-            Generator::Constant(value) => value,
-            Generator::Moving { shape, min, max, period } => Value::Float(shape.at(min, max, period, at, self.opened)),
+            Generator::Walk(plan) => {
+                let mut walks = self.walks.lock().unwrap_or_else(PoisonError::into_inner);
+                let walk = walks.entry(visitor.property.clone()).or_insert_with(|| Walk::new(plan.clone()));
+                if walk.plan != plan {
+                    *walk = Walk::new(plan);
+                }
+                Value::Float(walk.at(age))
+            }
+            other => other.at(at, age),
         };
         let value = convert::coerce(value, visitor.value_type).map_err(|why| DriverError::Failed(why.into()))?;
         Ok(Sample { value, at })
@@ -71,75 +137,22 @@ impl Driver for Simulated {
         let Generator::Written(_) = Generator::read(&visitor)? else {
             return Err(Settings::new(&visitor.config).wrong("generator", "only written can be written"));
         };
+        self.exchange().await?;
         let value = convert::coerce(value, visitor.value_type).map_err(|why| DriverError::Refused(why.to_string()))?;
         self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(visitor.property, value);
         Ok(())
     }
 }
 
-enum Generator {
-    Written(Value),
-    Constant(Value),
-    Moving { shape: Shape, min: f64, max: f64, period: i64 },
-}
-
-impl Generator {
-    fn read(visitor: &Visitor) -> Result<Self, DriverError> {
-        let settings = Settings::new(&visitor.config);
-        let value = || match settings.text("value")? {
-            Some(text) => {
-                convert::parse(&text, visitor.value_type).map_err(|why| settings.wrong("value", why.to_string()))
-            }
-            None => Ok(match visitor.value_type {
-                ValueType::Int => Value::Int(0),
-                ValueType::Float | ValueType::Double => Value::Float(0.0),
-                ValueType::Boolean => Value::Bool(false),
-                ValueType::Bytes => Value::Bytes(Vec::new()),
-                _ => Value::Text(String::new()),
-            }),
-        };
-        let shape = match settings.text("generator")?.map(|word| word.to_ascii_lowercase()).as_deref() {
-            None | Some("written") => return value().map(Self::Written),
-            Some("constant") => return value().map(Self::Constant),
-            Some("sine") => Shape::Sine,
-            Some("ramp") => Shape::Ramp,
-            Some("counter") => Shape::Counter,
-            Some(_) => return Err(settings.wrong("generator", "must be written, constant, sine, ramp or counter")),
-        };
-        Ok(Self::Moving {
-            shape,
-            min: settings.number("min")?.unwrap_or(0.0),
-            max: settings.number("max")?.unwrap_or(100.0),
-            period: settings.whole("period", 1, 31_536_000_000_i64)?.unwrap_or(60_000),
-        })
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Shape {
-    Sine,
-    Ramp,
-    Counter,
-}
-
-impl Shape {
-    #[expect(clippy::cast_precision_loss, reason = "a year in milliseconds is far below 2^53")]
-    fn at(self, min: f64, max: f64, period: i64, now: UnixMillis, opened: UnixMillis) -> f64 {
-        let phase = now.0.rem_euclid(period) as f64 / period as f64;
-        match self {
-            Self::Sine => min + (max - min) * f64::midpoint(1.0, (phase * TAU).sin()),
-            Self::Ramp => min + (max - min) * phase,
-            Self::Counter => min + (now.0.saturating_sub(opened.0) / period) as f64,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
-    use kubeedge_core::testing::{self, ManualClock};
+    use kubeedge_core::{
+        mapper::ValueType,
+        testing::{self, ManualClock},
+    };
     use serde_json::json;
 
     use super::*;
@@ -181,5 +194,33 @@ mod tests {
         assert_eq!(err, "setting generator is \"sine\": only written can be written");
         let bad = device.read(visitor("b", ValueType::Int, &json!({"value": "x"}))).await.unwrap_err();
         assert_eq!(bad.to_string(), "setting value is \"x\": \"x\" is not a whole number");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_fails_as_scheduled() {
+        let clock = Arc::new(ManualClock::new(UnixMillis(1)));
+        let config = json!({"faults": "1000-2000 offline, 2000-3000=refuse,3000-4000 silent", "faultPeriod": 10_000,
+            "delay": 50});
+        let device = Simulated::with(config.as_object().unwrap(), clock.clone()).unwrap();
+        let place = visitor("p", ValueType::Int, &json!({}));
+        let read = async || {
+            let start = tokio::time::Instant::now();
+            let limited = tokio::time::timeout(Duration::from_secs(5), device.read(place.clone())).await;
+            let outcome = limited.map_or("silent".to_owned(), |outcome| {
+                outcome.map_or_else(|error| error.to_string(), |sample| format!("{:?}", sample.value))
+            });
+            assert!(start.elapsed() >= Duration::from_millis(50));
+            outcome
+        };
+        for _ in 0..2 {
+            let mut told = Vec::new();
+            for _ in 0..5 {
+                told.push(read().await);
+                clock.advance(Duration::from_secs(1));
+            }
+            let expected = ["Int(0)", "device is offline", "device refused: as scheduled", "silent", "Int(0)"];
+            assert_eq!(told, expected);
+            clock.advance(Duration::from_secs(5));
+        }
     }
 }

@@ -16,7 +16,7 @@ use kubeedge_core::{
 };
 use kubeedge_mapper::{
     MapperConfig, MapperHost,
-    modbus::ModbusTcp,
+    modbus::Modbus,
     simulator::{Boiler, BoilerServer},
 };
 use serde_json::{Value as Json, json};
@@ -55,8 +55,8 @@ fn device(port: u16, over: &Json) -> DeviceInstance {
     }
 }
 
-fn modbus() -> ModbusTcp {
-    ModbusTcp::new(Arc::new(SystemClock))
+fn modbus() -> Modbus {
+    Modbus::new(Arc::new(SystemClock))
 }
 
 fn open(port: u16) -> DriverHandle {
@@ -73,17 +73,29 @@ async fn write(driver: &DriverHandle, value_type: ValueType, place: &Json, value
 }
 
 /// A Modbus device that is not ours, ended when it is dropped.
-struct Pymodbus {
+pub(crate) struct Pymodbus {
     child: Child,
     port: u16,
+    #[cfg(feature = "modbus-rtu")]
+    pub(crate) line: String,
 }
 
 impl Pymodbus {
     /// Takes the first Python that has pymodbus: a distribution installs it for its own, which may not come first.
     fn start(port: u16) -> Self {
+        Self::of(&port.to_string())
+    }
+
+    /// On a serial line of its own.
+    #[cfg(feature = "modbus-rtu")]
+    pub(crate) fn serial() -> Self {
+        Self::of("serial")
+    }
+
+    fn of(what: &str) -> Self {
         let mut reasons = String::new();
         for python in ["python3", "/usr/bin/python3"] {
-            match Self::with(python, port) {
+            match Self::with(python, what) {
                 Ok(server) => return server,
                 Err(why) => reasons = format!("{reasons}{python}: {why}\n"),
             }
@@ -93,10 +105,10 @@ impl Pymodbus {
         );
     }
 
-    fn with(python: &str, port: u16) -> Result<Self, String> {
+    fn with(python: &str, what: &str) -> Result<Self, String> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pymodbus_server.py");
         let mut child = Command::new(python)
-            .args([script, &port.to_string()])
+            .args([script, what])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -104,8 +116,14 @@ impl Pymodbus {
             .map_err(|error| error.to_string())?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        if let Ok(port) = line.trim().parse() {
-            return Ok(Self { child, port });
+        let line = line.trim();
+        if line.starts_with("/dev/") || line.parse::<u16>().is_ok() {
+            return Ok(Self {
+                child,
+                port: line.parse().unwrap_or(0),
+                #[cfg(feature = "modbus-rtu")]
+                line: line.to_owned(),
+            });
         }
         let mut why = String::new();
         child.stderr.take().unwrap().read_to_string(&mut why).unwrap();
@@ -176,6 +194,35 @@ async fn another_implementation_takes_what_is_written() {
     suite(ValueType::Boolean, coil, vec![Value::Bool(true), Value::Bool(false)]).await.unwrap();
     let coils = json!({"register": "CoilRegister", "offset": 4, "limit": 4});
     suite(ValueType::Int, coils, vec![Value::Int(0b1010), Value::Int(0)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn bits_names_and_offsets_are_written_without_touching_the_rest() {
+    let server = Pymodbus::start(0);
+    let driver = open(server.port);
+    let place = |over: &Json| {
+        let mut place = json!({"register": "HoldingRegister", "offset": 8});
+        place.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
+        place
+    };
+    let whole = place(&json!({}));
+    write(&driver, ValueType::Int, &whole, Value::Int(0xABCD)).await.unwrap();
+    write(&driver, ValueType::Int, &place(&json!({"bits": "4-7"})), Value::Int(5)).await.unwrap();
+    assert_eq!(read(&driver, ValueType::Int, &whole).await.unwrap(), Value::Int(0xAB5D));
+    let bit = place(&json!({"bit": 15}));
+    assert_eq!(read(&driver, ValueType::Boolean, &bit).await.unwrap(), Value::Bool(true));
+    write(&driver, ValueType::Boolean, &bit, Value::Bool(false)).await.unwrap();
+    assert_eq!(read(&driver, ValueType::Int, &whole).await.unwrap(), Value::Int(0x2B5D));
+    let mode = place(&json!({"enum": "0=off,1=auto,2=on"}));
+    write(&driver, ValueType::String, &mode, Value::Text("on".into())).await.unwrap();
+    assert_eq!(read(&driver, ValueType::Int, &whole).await.unwrap(), Value::Int(2));
+    assert_eq!(read(&driver, ValueType::String, &mode).await.unwrap(), Value::Text("on".into()));
+    let error = write(&driver, ValueType::String, &mode, Value::Text("full".into())).await.unwrap_err();
+    assert_eq!(error.to_string(), "device refused: \"full\" is not one of the names in enum");
+    let kelvin = place(&json!({"scale": 0.1, "valueOffset": -273.1}));
+    write(&driver, ValueType::Float, &kelvin, Value::Float(21.5)).await.unwrap();
+    assert_eq!(read(&driver, ValueType::Int, &whole).await.unwrap(), Value::Int(2946));
+    assert_eq!(read(&driver, ValueType::Float, &kelvin).await.unwrap(), Value::Float(21.5));
 }
 
 #[tokio::test]
@@ -427,7 +474,7 @@ async fn the_host_brings_a_desired_setpoint_to_the_boiler() {
     let (spec, model) = (serde_json::from_value(spec).unwrap(), serde_json::from_value(model).unwrap());
     let device = DeviceInstance::merge("default/boiler".parse().unwrap(), &spec, &model).unwrap();
     let (id, twins) = (device.id.clone(), RecordingTwins::new());
-    let maker = ModbusTcp::maker(Arc::new(SystemClock));
+    let maker = Modbus::maker(Arc::new(SystemClock));
     let (host, driver) = MapperHost::new(MapperConfig::new(twins.handle()), [("modbus".to_owned(), maker)]);
     let running = tokio::spawn(driver.run(shutdown.clone()));
     host.set_device(Arc::new(device)).unwrap();

@@ -6,10 +6,15 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::stream;
 use kubeedge_core::{
-    mapper::{Driver, DriverError, DriverHandle, DriverMaker, Sample, Value, Visitor, driver_maker},
+    device::DeviceState,
+    mapper::{Driver, DriverError, DriverHandle, DriverMaker, Reading, Sample, Value, Visitor, driver_maker},
     names::UnixMillis,
+    service::Subscription,
 };
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mode {
@@ -33,6 +38,10 @@ pub(crate) struct State {
     pub writes: Vec<(String, Value)>,
     pub opened: usize,
     pub open_now: usize,
+    /// Whether it speaks by itself, and to whom.
+    pub pushes: bool,
+    pub listener: Option<mpsc::Sender<Reading>>,
+    pub health: DeviceState,
 }
 
 impl Plant {
@@ -46,7 +55,17 @@ impl Plant {
             writes: Vec::new(),
             opened: 0,
             open_now: 0,
+            pushes: false,
+            listener: None,
+            health: DeviceState::Unknown,
         })))
+    }
+
+    /// Says something by itself.
+    pub(crate) fn say(&self, property: &str, outcome: Result<Value, DriverError>) {
+        let outcome = outcome.map(|value| Sample { value, at: UnixMillis(2) });
+        let reading = Reading { property: property.parse().unwrap(), outcome };
+        self.with(|state| state.listener.as_ref().unwrap().try_send(reading).unwrap());
     }
 
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
@@ -122,5 +141,19 @@ impl Driver for Opened {
         }
         self.0.set(&name, value);
         Ok(())
+    }
+
+    async fn subscribe(&self, _: Vec<Visitor>) -> Result<Subscription<Reading>, DriverError> {
+        if !self.0.with(|state| state.pushes) {
+            return Err(DriverError::Unsupported);
+        }
+        let (sender, receiver) = mpsc::channel(16);
+        self.0.with(|state| state.listener = Some(sender));
+        let readings = stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
+        Ok(Subscription::new(readings, CancellationToken::new()))
+    }
+
+    async fn health(&self) -> Result<DeviceState, DriverError> {
+        Ok(self.0.with(|state| state.health.clone()))
     }
 }

@@ -10,40 +10,58 @@ use kubeedge_core::{
 use super::{DeviceTask, now};
 use crate::{
     convert::{self, ConvertError, Limits},
-    host::{health::Verdict, property::Property},
+    host::{health::Verdict, meter::Operation, property::Property},
 };
 
 impl DeviceTask {
-    /// Reads what is due, what works first, until the device falls silent.
+    /// Reads what is due, what works first, until the device falls silent; then asks the driver how the device is.
     pub(super) async fn poll(&mut self, driver: &DriverHandle) {
         let start = now();
         if self.health.paused_until(start) > start {
             return;
         }
         let mut due = self.schedule.take_due(start);
+        if due.is_empty() {
+            return;
+        }
         due.sort_by_key(|name| self.properties.get(name).map_or(0, |property| property.failures));
-        for name in due {
-            let Some(property) = self.properties.get(&name) else { continue };
-            let outcome = self.call(driver.read(property.spec.visitor.clone())).await;
-            if outcome.is_ok() {
-                self.answered();
+        if self.is_listening() {
+            self.wait_for_news(driver, &due).await;
+        } else {
+            for name in due {
+                if !self.read(driver, &name).await {
+                    return;
+                }
             }
-            match outcome {
-                Ok(sample) => self.note(&name, &sample),
-                Err(error) => {
-                    let verdict = self.judge(&error);
-                    self.complain(&name, "property cannot be read", &error);
-                    let offline = self.health.is_offline();
-                    if let Some(property) = self.properties.get_mut(&name) {
-                        property.failures = property.failures.saturating_add(1);
-                        if verdict != Verdict::Silent || (property.failures >= 3 && !offline) {
-                            property.wish.unreadable();
-                        }
-                    }
-                    if verdict == Verdict::Silent {
-                        return;
+        }
+        match self.call(driver.health()).await {
+            Ok(state) => self.driver_says(state),
+            Err(error) => {
+                self.judge(&error);
+            }
+        }
+    }
+
+    /// Tells whether the device is worth asking for more.
+    async fn read(&mut self, driver: &DriverHandle, name: &PropertyName) -> bool {
+        let Some(property) = self.properties.get(name) else { return true };
+        match self.exchange(Operation::Read, driver.read(property.spec.visitor.clone())).await {
+            Ok(sample) => {
+                self.answered();
+                self.note(name, &sample);
+                true
+            }
+            Err(error) => {
+                let verdict = self.judge(&error);
+                self.complain(name, "property cannot be read", &error);
+                let offline = self.health.is_offline();
+                if let Some(property) = self.properties.get_mut(name) {
+                    property.failures = property.failures.saturating_add(1);
+                    if verdict != Verdict::Silent || (property.failures >= 3 && !offline) {
+                        property.wish.unreadable();
                     }
                 }
+                verdict != Verdict::Silent
             }
         }
     }
@@ -79,14 +97,14 @@ impl DeviceTask {
                 }
             };
             let visitor = property.spec.visitor.clone();
-            match self.call(driver.write(visitor.clone(), value)).await {
+            match self.exchange(Operation::Write, driver.write(visitor.clone(), value)).await {
                 Ok(()) => {
                     self.answered();
                     tracing::info!(device = %self.instance.id, property = %name, value = desired.value, "desired value written");
                     if let Some(property) = self.properties.get_mut(&name) {
                         property.wish.finish();
                     }
-                    match self.call(driver.read(visitor)).await {
+                    match self.exchange(Operation::Read, driver.read(visitor)).await {
                         Ok(sample) => self.note(&name, &sample),
                         // The next beat reads it again.
                         Err(error) => self.complain(&name, "written value cannot be read back", &error),
@@ -111,7 +129,7 @@ impl DeviceTask {
     }
 
     /// A property has been read.
-    fn note(&mut self, name: &PropertyName, sample: &Sample) {
+    pub(super) fn note(&mut self, name: &PropertyName, sample: &Sample) {
         let default_cycle = self.shared.config.report_cycle;
         let Some(property) = self.properties.get_mut(name) else { return };
         let value_type = property.spec.visitor.value_type;
@@ -122,8 +140,10 @@ impl DeviceTask {
                 if property.spec.report_to_cloud {
                     let patch = PropertyPatch { value: text, value_type: Some(value_type.twin_type().to_owned()) };
                     let cycle = property.spec.report_cycle.unwrap_or(default_cycle);
-                    self.reports.note(name, patch, cycle, now());
+                    let band = property.band;
+                    self.reports.note(name, patch, band, cycle, now());
                 }
+                self.push(name, sample);
             }
             Err(error) => {
                 property.wish.unreadable();
@@ -132,14 +152,14 @@ impl DeviceTask {
         }
     }
 
-    fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         if self.health.answered() {
             tracing::info!(device = %self.instance.id, "device is back");
             self.doubt_everything(now());
         }
     }
 
-    fn judge(&mut self, error: &DriverError) -> Verdict {
+    pub(super) fn judge(&mut self, error: &DriverError) -> Verdict {
         let verdict = Verdict::of(error);
         match verdict {
             Verdict::There => self.answered(),
@@ -149,7 +169,7 @@ impl DeviceTask {
         verdict
     }
 
-    fn complain(&mut self, name: &PropertyName, what: &str, error: &dyn std::error::Error) {
+    pub(super) fn complain(&mut self, name: &PropertyName, what: &str, error: &dyn std::error::Error) {
         let error = Causes(error).to_string();
         let Some(property) = self.properties.get_mut(name) else { return };
         if property.complain(format!("{what}: {error}")) {

@@ -79,7 +79,7 @@ impl DeviceTask {
         self.instance.report_state.then_some(cycle)
     }
 
-    async fn ask<T>(&self, call: impl Future<Output = Result<T, TwinError>>) -> Result<T, TwinError> {
+    async fn ask<T>(&mut self, call: impl Future<Output = Result<T, TwinError>>) -> Result<T, TwinError> {
         timeout(self.shared.config.call_timeout, call).await.unwrap_or(Err(TwinError::TimedOut))
     }
 
