@@ -342,9 +342,9 @@ async fn resubscribe(shared: &Shared, client: &AsyncClient) {
         let batch: Vec<_> = {
             let mut routes = lock(&shared.routes);
             let batch: Vec<_> = routes.fresh.iter().take(Broker::FILTERS).cloned().collect();
-            batch.iter().for_each(|filter| {
+            for filter in &batch {
                 routes.fresh.remove(filter);
-            });
+            }
             batch
         };
         if batch.is_empty() {

@@ -116,7 +116,7 @@ impl RestApi {
 
     async fn read(&self, namespace: &str, name: &str, property: &str) -> Result<Answer, String> {
         let (id, of) = (device(namespace, name)?, self::property(property)?);
-        let reading = self.host.read(&id, &of).await.map_err(told)?;
+        let reading = self.host.read(&id, &of).await.map_err(|error| told(&error))?;
         Ok(Answer::data(json!({
             "DeviceName": name, "PropertyName": property, "Namespace": namespace,
             "Value": reading.text, "Type": reading.value_type.twin_type(), "TimeStamp": reading.at.0,
@@ -126,7 +126,7 @@ impl RestApi {
     fn methods(&self, namespace: &str, name: &str) -> Result<Answer, String> {
         let id = device(namespace, name)?;
         let instance = self.host.device(&id);
-        let methods = self.catalogue.methods(&id).ok_or_else(|| told(DemandError::UnknownDevice(id.clone())))?;
+        let methods = self.catalogue.methods(&id).ok_or_else(|| told(&DemandError::UnknownDevice(id.clone())))?;
         let parameter = |property: &String| {
             let of_type = property
                 .parse::<PropertyName>()
@@ -154,19 +154,19 @@ impl RestApi {
         origin: String,
     ) -> Result<Answer, String> {
         let (id, of) = (device(namespace, name)?, self::property(property)?);
-        let methods = self.catalogue.methods(&id).ok_or_else(|| told(DemandError::UnknownDevice(id.clone())))?;
+        let methods = self.catalogue.methods(&id).ok_or_else(|| told(&DemandError::UnknownDevice(id.clone())))?;
         let known = methods.iter().find(|known| known.name == method);
         let known = known.ok_or_else(|| format!("device {id} has no method {method}"))?;
         if !known.property_names.iter().any(|name| name == property) {
             return Err(format!("method {method} of device {id} does not write {property}"));
         }
-        self.host.write(&id, &of, data, origin).await.map_err(told)?;
+        self.host.write(&id, &of, data, origin).await.map_err(|error| told(&error))?;
         Ok(Answer::message(format!("Write data {data} to device {id} successfully.")))
     }
 
     fn model(&self, namespace: &str, name: &str) -> Result<Answer, String> {
         let id = device(namespace, name)?;
-        let (model, spec) = self.catalogue.model(&id).ok_or_else(|| told(DemandError::UnknownDevice(id.clone())))?;
+        let (model, spec) = self.catalogue.model(&id).ok_or_else(|| told(&DemandError::UnknownDevice(id.clone())))?;
         let properties = spec.properties.iter().map(|property| {
             json!({
                 "name": property.name, "dataType": property.value_type.twin_type(), "description": property.description,
@@ -213,8 +213,8 @@ fn property(name: &str) -> Result<PropertyName, String> {
     name.parse().map_err(|error: kubeedge_core::names::InvalidName| error.to_string())
 }
 
-fn told(error: DemandError) -> String {
-    Causes(&error).to_string()
+fn told(error: &DemandError) -> String {
+    Causes(error).to_string()
 }
 
 /// Browsers say so, programs do not.

@@ -106,7 +106,7 @@ impl Meaning {
         if self.names.is_empty() {
             return Ok(value);
         }
-        let raw = plain(value)?;
+        let raw = plain(&value)?;
         let name = self.names.iter().find(|(of_device, _)| *of_device == raw).map(|(_, name)| name.clone());
         Ok(Value::Text(name.unwrap_or(raw)))
     }
@@ -120,7 +120,7 @@ impl Meaning {
         self.limits.check(value)?;
         let mut value = value.clone();
         if !self.names.is_empty() {
-            let wanted = plain(value)?;
+            let wanted = plain(&value)?;
             let raw = self.names.iter().find(|(_, name)| *name == wanted).map(|(raw, _)| raw.clone());
             value = Value::Text(raw.ok_or_else(|| ConvertError::malformed(&wanted, "one of the names in enum"))?);
         }
@@ -165,8 +165,8 @@ fn number(value: &Value) -> Result<f64, ConvertError> {
 }
 
 /// The text of a value as people write it into `enum`.
-fn plain(value: Value) -> Result<String, ConvertError> {
-    text::to_text(&value, ValueType::String).or_else(|_| text::to_text(&value, ValueType::Bytes))
+fn plain(value: &Value) -> Result<String, ConvertError> {
+    text::to_text(value, ValueType::String).or_else(|_| text::to_text(value, ValueType::Bytes))
 }
 
 fn bits(settings: Settings<'_>) -> Result<Option<BitField>, DriverError> {

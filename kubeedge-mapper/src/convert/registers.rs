@@ -120,11 +120,11 @@ impl RegisterFormat {
         Ok(self.words_of(&bytes))
     }
 
-    fn bits(&self) -> u32 {
+    fn bits(self) -> u32 {
         16 * u32::from(self.registers)
     }
 
-    fn bytes_of(&self, words: &[u16]) -> Vec<u8> {
+    fn bytes_of(self, words: &[u16]) -> Vec<u8> {
         let bytes = |word: &u16| if self.swap_bytes { word.to_le_bytes() } else { word.to_be_bytes() };
         if self.swap_registers {
             words.iter().rev().flat_map(bytes).collect()
@@ -133,7 +133,7 @@ impl RegisterFormat {
         }
     }
 
-    fn words_of(&self, bytes: &[u8]) -> Vec<u16> {
+    fn words_of(self, bytes: &[u8]) -> Vec<u16> {
         let mut words: Vec<u16> = bytes
             .chunks_exact(2)
             .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
@@ -146,7 +146,7 @@ impl RegisterFormat {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and the range is checked after it")]
-    fn whole(&self, value: &Value) -> Result<i128, ConvertError> {
+    fn whole(self, value: &Value) -> Result<i128, ConvertError> {
         let raw = match value {
             Value::Int(number) => i128::from(*number),
             value => number(value)?.round() as i128,
@@ -163,7 +163,7 @@ impl RegisterFormat {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "single precision is what the device has")]
-    fn float(&self, value: &Value) -> Result<Vec<u8>, ConvertError> {
+    fn float(self, value: &Value) -> Result<Vec<u8>, ConvertError> {
         let number = number(value)?;
         let (bytes, fits) = if self.registers == 2 {
             ((number as f32).to_be_bytes().to_vec(), (number as f32).is_finite())

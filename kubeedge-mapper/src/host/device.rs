@@ -34,8 +34,9 @@ pub(super) struct DeviceTask {
     directive: newest::Receiver<Directive>,
     demands: mpsc::Receiver<Demand>,
     instance: Arc<DeviceInstance>,
-    connection: Connection,
+    /// Ends before the connection that it comes from.
     news: News,
+    connection: Connection,
     news_retry: Retry,
     /// Whether what a device that speaks by itself has said has to be asked for once.
     refresh: bool,
@@ -202,8 +203,8 @@ impl DeviceTask {
         if moved {
             self.meter.set_protocol(&self.instance.protocol);
             tracing::info!(device = %self.instance.id, "device changed, it is opened again");
-            self.connection = Connection::Closed(Retry::default());
             self.news = News::Untried;
+            self.connection = Connection::Closed(Retry::default());
             self.news_retry.clear();
             self.health.restart();
             self.doubt_everything(now);

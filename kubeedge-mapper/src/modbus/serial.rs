@@ -22,10 +22,11 @@ pub(super) struct SerialSettings {
 
 impl SerialSettings {
     pub(super) fn read(settings: Settings<'_>) -> Result<Self, DriverError> {
-        let path = match (settings.text("serialName")?, settings.text("serialPort")?) {
-            (Some(path), _) | (None, Some(path)) => path,
-            (None, None) => return Err(settings.wrong("serialName", "the serial line is needed, as in /dev/ttyS0")),
+        let path = match settings.text("serialName")? {
+            Some(path) => Some(path),
+            None => settings.text("serialPort")?,
         };
+        let path = path.ok_or_else(|| settings.wrong("serialName", "the serial line is needed, as in /dev/ttyS0"))?;
         Ok(Self {
             path,
             baud_rate: settings.whole("baudRate", 50, 4_000_000_u32)?.unwrap_or(9600),

@@ -1,5 +1,6 @@
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -146,7 +147,8 @@ fn escape(text: &str) -> String {
         if matches!(letter, '&' | '=' | '+' | '%') || letter.is_control() {
             let mut bytes = [0; 4];
             for byte in letter.encode_utf8(&mut bytes).bytes() {
-                escaped.push_str(&format!("%{byte:02X}"));
+                // Writing to a text does not fail.
+                let _ = write!(escaped, "%{byte:02X}");
             }
         } else {
             escaped.push(letter);

@@ -30,7 +30,8 @@ async fn device(web: &Web, over: Json) -> DriverHandle {
 }
 
 fn visitor(value_type: ValueType, config: Json) -> Visitor {
-    Visitor { property: "p".parse().unwrap(), value_type, config: config.as_object().unwrap().clone().into() }
+    let Json::Object(config) = config else { panic!("settings are an object") };
+    Visitor { property: "p".parse().unwrap(), value_type, config: config.into() }
 }
 
 async fn read(driver: &DriverHandle, value_type: ValueType, config: Json) -> Result<Value, DriverError> {

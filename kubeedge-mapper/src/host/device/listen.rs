@@ -63,15 +63,13 @@ impl DeviceTask {
     pub(super) fn heard(&mut self, first: Option<Reading>) {
         let mut next = first;
         for _ in 0..Self::BATCH {
-            match next {
-                Some(reading) => self.take(reading),
-                None => {
-                    tracing::info!(device = %self.instance.id, "news of the device have ended, it is polled");
-                    self.news = News::Untried;
-                    self.news_retry.failed(self.shared.config.backoff, now());
-                    return self.schedule.restart(now());
-                }
-            }
+            let Some(reading) = next else {
+                tracing::info!(device = %self.instance.id, "news of the device have ended, it is polled");
+                self.news = News::Untried;
+                self.news_retry.failed(self.shared.config.backoff, now());
+                return self.schedule.restart(now());
+            };
+            self.take(reading);
             match self.news.next().now_or_never() {
                 Some(more) => next = more,
                 None => return,
