@@ -3,21 +3,28 @@
 //! * [`MqttBus`] speaks MQTT 3.1.1 to any broker, over TCP or TLS.
 //! * [`EmbeddedBroker`] serves MQTT 3.1.1 to the applications of the node; [`BrokerBus`] joins it without a socket.
 //!
-//! Both are [`EventBus`](kubeedge_core::bus::EventBus)es. Neither spawns a task that outlives the future that the
+//! * [`CloudBridge`] carries application data between any bus and the cloud.
+//! * [`PublishDefaults`] is a layer that sets how everything is published.
+//!
+//! Both buses are [`EventBus`](kubeedge_core::bus::EventBus)es. Neither spawns a task that outlives the future that the
 //! caller runs: [`MqttDriver::run`] and [`EmbeddedBroker::run`].
 //!
 //! Upstream: `edge/pkg/eventbus`.
 
+mod bridge;
 #[cfg(feature = "broker")]
 mod broker;
+mod defaults;
 mod inflight;
 mod mqtt;
 mod packet;
 mod queue;
 mod wire;
 
+pub use bridge::CloudBridge;
 #[cfg(feature = "broker")]
 pub use broker::{BrokerBus, BrokerConfig, BrokerError, EmbeddedBroker};
+pub use defaults::PublishDefaults;
 pub use mqtt::{InvalidMqttOptions, MqttBus, MqttDriver, MqttOptions};
 
 /// Name and password of an MQTT client.

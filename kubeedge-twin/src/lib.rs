@@ -47,6 +47,7 @@
 #[doc(hidden)]
 pub mod fuzzing;
 mod lanes;
+mod listen;
 mod membership;
 mod payload;
 mod persist;
@@ -57,6 +58,7 @@ pub mod upstream;
 mod value;
 
 pub use self::{
+    listen::listen,
     membership::{InvalidMembership, MembershipError},
     reduce::{
         Change, LAST_ONLINE_REFRESH, PropertySync, PropertyUpdate, Reduced, Rejected, SyncedValue, Transition, Written,

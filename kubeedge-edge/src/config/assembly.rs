@@ -7,7 +7,7 @@ use std::{
 };
 
 use kubeedge_core::{
-    bus::BusHandle,
+    bus::{BusHandle, Qos},
     mapper::DriverMaker,
     meta::MetaHandle,
     names::{NodeName, SharedClock, SystemClock},
@@ -20,10 +20,11 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::Layer as _;
 
 use super::{ConfigError, certificates, keys::EdgeCoreConfig, pair::PairBus, units, validate};
 use crate::{
-    bus::{Credentials, InvalidMqttOptions, MqttBus, MqttOptions},
+    bus::{Credentials, InvalidMqttOptions, MqttBus, MqttOptions, PublishDefaults},
     edged::{EdgedConfig, ProcessRuntime, RuntimeError},
     hub::{DialSettings, HubConfig, RateLimit, WebSocket},
     meta::{SqliteError, SqliteStore},
@@ -287,10 +288,21 @@ impl EdgeCore {
         }
         let (bus, driver) = MqttBus::new(self.mqtt_options().await?);
         helpers.spawn(driver.run(stop.clone()));
+        // Upstream asks other brokers for QoS 1 whatever the configuration says.
+        let outer = PublishDefaults { qos: self.qos().max(Qos::AtLeastOnce), retain: config.mqtt_retain };
+        let outer = BusHandle::new(outer.layer(BusHandle::of(bus.clone())));
         Ok(match internal {
-            Some((inner, addr)) => (BusHandle::of(PairBus::new(inner, bus)), Some(addr)),
-            None => (BusHandle::of(bus), None),
+            Some((inner, addr)) => (BusHandle::of(PairBus::new(inner, outer, bus)), Some(addr)),
+            None => (outer, None),
         })
+    }
+
+    fn qos(&self) -> Qos {
+        match self.config.modules.event_bus.mqtt_qos {
+            0 => Qos::AtMostOnce,
+            1 => Qos::AtLeastOnce,
+            _ => Qos::ExactlyOnce,
+        }
     }
 
     #[cfg(feature = "broker")]
@@ -308,7 +320,8 @@ impl EdgeCore {
         broker.session_queue = config.mqtt_session_queue_size.max(1) as usize;
         broker.credentials = self.credentials();
         let broker = EmbeddedBroker::bind(broker).await?;
-        let (bus, addr) = (BusHandle::of(broker.bus()), broker.local_addr());
+        let defaults = PublishDefaults { qos: self.qos(), retain: config.mqtt_retain };
+        let (bus, addr) = (BusHandle::new(defaults.layer(BusHandle::of(broker.bus()))), broker.local_addr());
         helpers.spawn(broker.run(stop.clone()));
         Ok((bus, addr))
     }

@@ -138,6 +138,10 @@ section! {
         mqtt_server_internal: String = "tcp://127.0.0.1:1884", "mqttServerInternal";
         /// Where the other broker is.
         mqtt_server_external: String = "tcp://127.0.0.1:1883", "mqttServerExternal";
+        /// Least QoS of what the agent publishes: 0, 1 or 2. To the other broker it is at least 1, as upstream has it.
+        mqtt_qos: u32 = 0_u32, "mqttQOS";
+        /// Whether brokers keep what the agent publishes for those that subscribe later.
+        mqtt_retain: bool = false, "mqttRetain";
         /// Messages that wait for one subscriber.
         mqtt_session_queue_size: u32 = 100_u32, "mqttSessionQueueSize";
         /// Client id for subscriptions; a random one if empty.

@@ -20,8 +20,9 @@ pub(super) struct PairBus {
 }
 
 impl PairBus {
-    pub(super) fn new(inner: BusHandle, outside: MqttBus) -> Self {
-        Self { inner, outer: BusHandle::of(outside.clone()), outside }
+    /// `outer` is `outside` with whatever layers.
+    pub(super) fn new(inner: BusHandle, outer: BusHandle, outside: MqttBus) -> Self {
+        Self { inner, outer, outside }
     }
 }
 

@@ -9,8 +9,6 @@ const UNUSED: &[&str] = &[
     "database.aliasName",
     "modules.edgeHub.websocket.readDeadline",
     "modules.edgeHub.quic.readDeadline",
-    "modules.eventBus.mqttQOS",
-    "modules.eventBus.mqttRetain",
     "modules.metaManager.contextSendGroup",
     "modules.metaManager.contextSendModule",
     "modules.metaManager.metaServer",

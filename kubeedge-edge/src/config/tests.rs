@@ -52,7 +52,7 @@ modules:
       containerRuntimeEndpoint: native://
       evictionHard: {memory.available: 100Mi}
       nodeStatusUpdateFrequency: 30s
-  eventBus: {eventBusTLS: {enable: false, tlsMqttCAFile: /ca}, mqttQOS: 0}
+  eventBus: {eventBusTLS: {enable: false, tlsMqttCAFile: /ca}, mqttQOS: 1}
   metaManager: {metaServer: {enable: false}, remoteQueryTimeout: 5}
   serviceBus:
   taskManager: {enable: false}
@@ -63,7 +63,7 @@ modules:
     assert_eq!(config.modules.edge_hub.websocket.server, "cloud:10000");
     assert_eq!(config.modules.edge_hub.websocket.write_deadline, 7);
     assert_eq!((config.modules.edge_hub.heartbeat, config.modules.edge_hub.message_qps), (20, 0));
-    assert_eq!(config.modules.event_bus.tls.ca_file, "/ca");
+    assert_eq!((config.modules.event_bus.tls.ca_file.as_str(), config.modules.event_bus.mqtt_qos), ("/ca", 1));
     assert_eq!(config.modules.device_twin.dmi_sock_path, "/run/dmi/");
     assert_eq!(config.modules.meta_manager.remote_query_timeout, 5);
     assert_eq!(config.modules.edged.node_labels.len(), 2);
@@ -82,7 +82,6 @@ modules:
             "modules.edged.hostNameOveride is not a known key",
             "modules.edged.reportEvent has no effect here",
             "modules.edged.tailoredKubeletConfig.evictionHard has no effect here",
-            "modules.eventBus.mqttQOS has no effect here",
             "modules.metaManager.metaServer has no effect here",
             "modules.serviceBus has no effect here",
             "modules.taskManager has no effect here",

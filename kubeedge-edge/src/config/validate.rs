@@ -27,6 +27,9 @@ pub(super) fn check(config: &EdgeCoreConfig) -> Result<(), ConfigError> {
                 "it must be 0 (internal), 1 (both) or 2 (external)",
             );
         }
+        if bus.mqtt_qos > 2 {
+            return wrong("modules.eventBus.mqttQOS", &bus.mqtt_qos, "it must be 0, 1 or 2");
+        }
         if bus.mqtt_mode < 2 && units::listen_address(&bus.mqtt_server_internal).is_none() {
             let value = quoted(&bus.mqtt_server_internal);
             return wrong("modules.eventBus.mqttServerInternal", &value, "it must be like tcp://127.0.0.1:1884");

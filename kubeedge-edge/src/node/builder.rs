@@ -28,6 +28,7 @@ use super::{
     quiet::QuietBus,
 };
 use crate::{
+    bus::CloudBridge,
     devices::DeviceBinder,
     dispatch::Dispatcher,
     edged::{Edged, EdgedConfig, PodRuntime},
@@ -234,6 +235,12 @@ impl EdgeNodeBuilder {
 
         let mut dispatcher = Dispatcher::new(store.clone(), clock.clone());
         dispatcher = dispatcher.group(Group::Twin, membership(device_twins.clone()));
+        let mut bridge = None;
+        if let Some(bus) = &self.bus {
+            let (inbound, carrier) = CloudBridge::new(store.clone(), bus.clone(), clock.clone());
+            dispatcher = dispatcher.group(Group::User, inbound);
+            bridge = Some(carrier);
+        }
         for (group, service) in self.groups {
             dispatcher = dispatcher.group(group, service);
         }
@@ -246,6 +253,9 @@ impl EdgeNodeBuilder {
         parts.start(Stage::Link, "hub", |stop| hub.run(stop));
         parts.start(Stage::Link, "outbox", |stop| outbox_sender.run(stop));
         parts.start(Stage::Tell, "twins", |stop| twins_driver.run(stop));
+        if let Some(bridge) = bridge {
+            parts.start(Stage::Tell, "event bus", |stop| bridge.run(stop));
+        }
         let mapper = (!self.drivers.is_empty()).then(|| {
             let (host, driver) = MapperHost::new((self.mapper)(MapperConfig::new(twins.clone())), self.drivers);
             parts.start(Stage::Work, "mapper", |stop| driver.run(stop));

@@ -6,17 +6,16 @@ use bytes::Bytes;
 use futures_util::{
     StreamExt as _,
     future::BoxFuture,
-    stream::{self, BoxStream, FuturesUnordered},
+    stream::{self, FuturesUnordered},
 };
 use kubeedge_core::{
-    bus::{BusEvent, BusHandle, Event, Overflow},
-    service::Subscription,
+    bus::{BusHandle, Event},
     topic::{DeviceTopic, TopicFilter},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{DeviceTwins, Shared, outgoing::Lane, serve::lane};
-use crate::lanes::Lanes;
+use crate::{lanes::Lanes, listen::listen};
 
 /// What applications publish. Results have one more segment than `twin/+`, so our own are not among it.
 const FILTERS: [&str; 3] =
@@ -24,8 +23,6 @@ const FILTERS: [&str; 3] =
 
 /// Most bytes of requests that wait.
 const MAX_WAITING: usize = 4 * 1024 * 1024;
-/// Time between attempts to subscribe: the first, doubled each time up to the last.
-const BACKOFF: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(15)];
 /// Time for what was begun when the driver is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -76,7 +73,8 @@ impl TwinsDriver {
     /// A dropped future loses requests that were taken in and not yet served, and publications under way; twins stay
     /// whole.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut intake = stream::select_all(FILTERS.map(|filter| intake(self.bus.clone(), filter)));
+        let filters = FILTERS.iter().filter_map(|filter| TopicFilter::new(filter).ok());
+        let mut intake = stream::select_all(filters.map(|filter| listen(self.bus.clone(), filter)));
         let shared = Arc::clone(&self.twins.shared);
         let mut work = Work {
             shared: Arc::clone(&shared),
@@ -161,42 +159,4 @@ impl Work {
             else => {}
         }
     }
-}
-
-/// Events of a filter, for ever: subscribes again whenever the bus fails or ends.
-fn intake(bus: BusHandle, filter: &'static str) -> BoxStream<'static, Event> {
-    let open: Option<Subscription<BusEvent>> = None;
-    stream::unfold((bus, open, BACKOFF[0]), move |(bus, mut open, mut backoff)| async move {
-        loop {
-            match &mut open {
-                Some(subscription) => match subscription.next().await {
-                    Some(BusEvent::Message(event)) => return Some((event, (bus, open, BACKOFF[0]))),
-                    Some(BusEvent::Lagged(count)) => tracing::warn!(filter, count, "requests were missed"),
-                    Some(_) => {}
-                    None => {
-                        open = None;
-                        tokio::time::sleep(backoff).await;
-                        backoff = BACKOFF[1].min(backoff * 2);
-                    }
-                },
-                None => match subscribe(&bus, filter).await {
-                    Ok(subscription) => open = Some(subscription),
-                    Err(error) => {
-                        if backoff == BACKOFF[0] {
-                            tracing::warn!(filter, %error, "not subscribed, trying again");
-                        }
-                        tokio::time::sleep(backoff).await;
-                        backoff = BACKOFF[1].min(backoff * 2);
-                    }
-                },
-            }
-        }
-    })
-    .boxed()
-}
-
-async fn subscribe(bus: &BusHandle, filter: &str) -> Result<Subscription<BusEvent>, kubeedge_core::bus::BusError> {
-    let filter = TopicFilter::new(filter).map_err(|error| kubeedge_core::bus::BusError::Refused(error.to_string()))?;
-    // Updates of applications must not be lost: better that they wait.
-    bus.subscribe(filter, Overflow::HoldPublisher).await
 }
