@@ -153,8 +153,12 @@ async fn a_thousand_reports_of_a_mapper_in_python_are_all_on_the_disk() {
     assert_eq!(mapper.next().await, json!({"answers": 1000, "ok": 1000}));
     println!("1000 reports in {:?}", start.elapsed());
     let twin = edge.twins().get("default/boiler-1".parse().unwrap()).await.unwrap();
-    let reported = twin.properties.values().filter(|property| property.reported.is_some()).count();
-    assert_eq!(reported, 1000);
+    for number in 0..20 {
+        let property = &twin.properties[&format!("p{number}").parse().unwrap()];
+        let value: usize = property.reported.as_ref().unwrap().value.parse().unwrap();
+        assert_eq!(value % 20, number);
+        assert_eq!(property.reported_version.edge, 50, "each of them was written");
+    }
     mapper.stop().await;
     edge.shutdown(Duration::from_secs(5)).await.unwrap();
     store.close().await;

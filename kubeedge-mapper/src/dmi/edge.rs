@@ -16,6 +16,7 @@ mod driver;
 mod lane;
 mod persist;
 mod plan;
+mod reports;
 mod server;
 mod state;
 
@@ -36,8 +37,9 @@ pub struct DmiHost {
 impl DmiHost {
     /// A host, and the part that serves mappers and calls them.
     pub fn new(config: DmiConfig) -> (Self, DmiDriver) {
-        let shared = Arc::new(Shared::new(config));
-        (Self { shared: Arc::clone(&shared) }, DmiDriver::new(shared))
+        let (reports, carrier) = reports::channel(&config);
+        let shared = Arc::new(Shared::new(config, reports));
+        (Self { shared: Arc::clone(&shared) }, DmiDriver::new(shared, carrier))
     }
 
     /// Adds a device, or changes one; it goes to the mapper that registered for its protocol, now or later. The same

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use kubeedge_core::service::Causes;
 use tokio::{
@@ -12,6 +12,7 @@ use super::{
     lane::Lane,
     persist::{self, MapperRecord},
     plan::Told,
+    reports::ReportsDriver,
     server::Manager,
     state::{Mapper, Shared},
 };
@@ -22,14 +23,14 @@ use crate::{
 
 /// Serves mappers and calls them.
 #[must_use = "no mapper is served unless it runs"]
-#[derive(Debug)]
 pub struct DmiDriver {
     shared: Arc<Shared>,
+    reports: ReportsDriver,
 }
 
 impl DmiDriver {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>, reports: ReportsDriver) -> Self {
+        Self { shared, reports }
     }
 
     /// Runs until `shutdown`. A socket that cannot be listened at, and a store that cannot be read, are tried again with
@@ -38,12 +39,29 @@ impl DmiDriver {
     /// # Cancel safety
     /// Dropping the future ends all calls; the next start goes on where this one was.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Some(()) = shutdown.run_until_cancelled(self.load()).await else { return };
+        let node = Node { shared: self.shared };
+        let Some(()) = shutdown.run_until_cancelled(node.load()).await else { return };
         let mut lanes = JoinSet::new();
-        tokio::join!(self.serve(&shutdown), self.lanes(&mut lanes, &shutdown));
+        tokio::select! {
+            _ = async { tokio::join!(node.serve(&shutdown), node.lanes(&mut lanes, &shutdown)) } => {}
+            () = self.reports.run() => {}
+        }
         lanes.shutdown().await;
     }
+}
 
+impl fmt::Debug for DmiDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmiDriver").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+/// What runs besides the reports.
+struct Node {
+    shared: Arc<Shared>,
+}
+
+impl Node {
     /// Mappers of the last run.
     async fn load(&self) {
         let mut retry = Retry::default();

@@ -10,12 +10,13 @@ use kubeedge_core::{
     service::Causes,
     twin::{PropertyPatch, TwinError, TwinPatch},
 };
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 use tonic::Status;
 
 use super::{
     persist::{self, MapperRecord},
     plan::Told,
+    reports::status,
     state::{Mapper, Shared},
 };
 use crate::dmi::{
@@ -75,11 +76,11 @@ impl DeviceManager for Manager {
     }
 
     async fn report_device_status(&self, request: ReportDeviceStatusRequest) -> Result<Empty, Status> {
-        let _slot = self.slot()?;
-        let status = request.reported_device.ok_or_else(|| missing("reportedDevice"))?;
+        let slot = self.0.reports.slot()?;
+        let device = request.reported_device.ok_or_else(|| missing("reportedDevice"))?;
         let id = self.resolve(&request.device_namespace, &request.device_name)?;
         let (mut desired, mut reported) = (TwinPatch::new(), TwinPatch::new());
-        for twin in status.twins {
+        for twin in device.twins {
             let name = PropertyName::new(&twin.property_name).map_err(|error| invalid(&error))?;
             let observed = twin.observed_desired.ok_or_else(|| missing("observedDesired"))?;
             let has = twin.reported.ok_or_else(|| missing("reported"))?;
@@ -89,23 +90,19 @@ impl DeviceManager for Manager {
             }
             reported.insert(name, Some(patch(has)));
         }
-        // The desired value first: a value that has reached it is then no difference to tell of.
-        if !desired.is_empty() {
-            self.ask(self.0.config.twins.desire(id.clone(), desired)).await?;
-        }
-        if !reported.is_empty() {
-            self.ask(self.0.config.twins.report(id, reported)).await?;
-        }
+        self.0.reports.tell(slot, id, desired, reported).await?;
         Ok(Empty {})
     }
 
     async fn report_device_states(&self, request: ReportDeviceStatesRequest) -> Result<Empty, Status> {
-        let _slot = self.slot()?;
+        let _slot = self.0.reports.slot()?;
         if request.state.is_empty() {
             return Err(missing("state"));
         }
         let id = self.resolve(&request.device_namespace, &request.device_name)?;
-        self.ask(self.0.config.twins.report_state(id, DeviceState::from(request.state))).await?;
+        let told = self.0.config.twins.report_state(id, DeviceState::from(request.state));
+        let outcome = timeout(self.0.config.call_timeout, told).await.unwrap_or(Err(TwinError::TimedOut));
+        outcome.map_err(|error| status(&error))?;
         Ok(Empty {})
     }
 }
@@ -116,11 +113,6 @@ impl Manager {
         let mut changes = self.0.changes();
         let all_set = async { while !self.0.lock().all_set && changes.changed().await.is_ok() {} };
         let _ = timeout(SETTLE, all_set).await;
-    }
-
-    fn slot(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let slot = Arc::clone(&self.0.reports).try_acquire_owned();
-        slot.map_err(|_| Status::resource_exhausted("too many reports are under way"))
     }
 
     /// The device that is meant. Mappers of KubeEdge 1.15 say no namespace.
@@ -135,20 +127,6 @@ impl Manager {
             0 => Status::not_found(format!("no device is called {name:?}")),
             _ => {
                 Status::invalid_argument(format!("deviceNamespace is missing, and {count} devices are called {name:?}"))
-            }
-        })
-    }
-
-    async fn ask<T>(&self, call: impl Future<Output = Result<T, TwinError>>) -> Result<T, Status> {
-        let answer = timeout(self.0.config.call_timeout, call).await.unwrap_or(Err(TwinError::TimedOut));
-        answer.map_err(|error| {
-            let text = Causes(&error).to_string();
-            match error {
-                TwinError::UnknownDevice(_) => Status::not_found(text),
-                TwinError::Invalid { .. } => Status::invalid_argument(text),
-                TwinError::Busy => Status::resource_exhausted(text),
-                TwinError::TimedOut => Status::deadline_exceeded(text),
-                _ => Status::unavailable(text),
             }
         })
     }

@@ -3,16 +3,17 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use kubeedge_core::names::DeviceId;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::{
     DmiConfig,
     persist::MapperRecord,
     plan::{Call, Has, Told, ToldDevice, Wanted, calls},
+    reports::Reports,
 };
 use crate::dmi::{DmiDevice, wire};
 
@@ -25,7 +26,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Counts changes, so that lanes look again.
     changes: watch::Sender<u64>,
-    pub(super) reports: Arc<Semaphore>,
+    pub(super) reports: Reports,
 }
 
 #[derive(Debug, Default)]
@@ -54,8 +55,7 @@ pub(super) struct Target {
 }
 
 impl Shared {
-    pub(super) fn new(config: DmiConfig) -> Self {
-        let reports = Arc::new(Semaphore::new(config.reports));
+    pub(super) fn new(config: DmiConfig, reports: Reports) -> Self {
         Self { config, state: Mutex::default(), changes: watch::Sender::new(0), reports }
     }
 

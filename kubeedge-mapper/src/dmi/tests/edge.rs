@@ -129,7 +129,7 @@ async fn too_many_reports_and_too_many_mappers_are_told_so() {
     let release = async {
         // The refused ones are answered while the others wait.
         within(async {
-            while desk.hold.receiver_count() < 2 {
+            while desk.hold.receiver_count() < 1 {
                 tokio::task::yield_now().await;
             }
         })
@@ -147,6 +147,29 @@ async fn too_many_reports_and_too_many_mappers_are_told_so() {
     let request =
         MapperRegisterRequest { with_data: true, mapper: Some(FakeMapper::new(edge.folder.path(), "opcua").info()) };
     assert_eq!(code(manager.mapper_register(request).await), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn reports_of_a_device_share_commits_and_none_suffers_for_another() {
+    let desk = Desk::default();
+    let edge = Edge::start_with(desk.clone(), |config| config).await;
+    let dialed = edge.dial().await;
+    let manager = ManagerCalls(&dialed.calls);
+    desk.hold.send_replace(true);
+    let calls = [("level", "1"), ("bad", "2"), ("other", "3"), ("level", "4"), ("level", "5")].map(|(name, has)| {
+        let twin = Twin { property_name: name.into(), observed_desired: Some(value("")), reported: Some(value(has)) };
+        manager.report_device_status(report(twin))
+    });
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        desk.hold.send_replace(false);
+    };
+    let (answers, ()) = within(async { tokio::join!(futures_util::future::join_all(calls), release) }).await;
+    let codes: Vec<_> = answers.into_iter().map(code).collect();
+    assert_eq!(codes, [Code::Ok, Code::InvalidArgument, Code::Ok, Code::Ok, Code::Ok]);
+    let told: Vec<_> = desk.take().into_iter().map(|(_, _, name, value, _)| (name, value)).collect();
+    let expected = [("level", "1"), ("other", "3"), ("level", "4"), ("level", "5")];
+    assert_eq!(told, expected.map(|(name, value)| (name.to_owned(), value.to_owned())), "each value, in order");
 }
 
 #[tokio::test]
