@@ -100,6 +100,25 @@ impl TopicFilter {
     }
 }
 
+impl TopicFilter {
+    /// Whether every topic that passes `other` passes this one, too.
+    pub fn covers(&self, other: &Self) -> bool {
+        if other.0.starts_with('$') && self.0.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut wanted = other.0.split('/');
+        let mut allowed = self.0.split('/');
+        loop {
+            match (allowed.next(), wanted.next()) {
+                (Some("#"), _) | (None, None) => return true,
+                (Some("+"), Some(level)) if level != "#" => {}
+                (Some(allowed), Some(level)) if allowed == level => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
 impl From<Topic> for TopicFilter {
     fn from(topic: Topic) -> Self {
         Self(topic.0)

@@ -17,13 +17,14 @@ mod broker;
 mod defaults;
 mod inflight;
 mod mqtt;
+mod overlap;
 mod packet;
 mod queue;
 mod wire;
 
 pub use bridge::CloudBridge;
 #[cfg(feature = "broker")]
-pub use broker::{BrokerBus, BrokerConfig, BrokerError, EmbeddedBroker};
+pub use broker::{BrokerAccess, BrokerBus, BrokerConfig, BrokerError, EmbeddedBroker, InvalidAccess};
 pub use defaults::PublishDefaults;
 pub use mqtt::{InvalidMqttOptions, MqttBus, MqttDriver, MqttOptions};
 

@@ -23,7 +23,7 @@ pub use self::{
     assembly::{EdgeCore, EdgeCoreHandle, StartError},
     keys::{
         BrokerTls, DatabaseConfig, DeviceTwinConfig, EdgeCoreConfig, EdgeHubConfig, EdgedModuleConfig, EventBusConfig,
-        KubeletConfig, MapperModuleConfig, MetaManagerConfig, Modules, QuicConfig, WebSocketConfig,
+        InternalBroker, KubeletConfig, MapperModuleConfig, MetaManagerConfig, Modules, QuicConfig, WebSocketConfig,
     },
 };
 

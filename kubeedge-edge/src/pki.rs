@@ -44,6 +44,8 @@ mod key;
 mod obtain;
 mod renewal;
 mod tls;
+#[cfg(feature = "broker")]
+pub(crate) use self::tls::server_config;
 mod token;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A small MQTT 3.1.1 broker for the applications of one node.
 
+mod access;
 mod attach;
 mod connection;
 mod router;
@@ -8,11 +9,14 @@ mod session;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinSet};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-pub use self::attach::BrokerBus;
+pub use self::{
+    access::{BrokerAccess, InvalidAccess},
+    attach::BrokerBus,
+};
 use self::{connection::Connection, router::Router};
-use super::Credentials;
 
 /// Connections that still end get so long, of the second that a shutdown may take.
 const GRACE: Duration = Duration::from_millis(700);
@@ -23,10 +27,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BrokerConfig {
-    /// Where it listens; port 0 takes a free one. Without [`credentials`](Self::credentials) it must be loopback.
+    /// Where it listens; port 0 takes a free one. It must be loopback if [`access`](Self::access) lets strangers in.
     pub addr: SocketAddr,
-    /// Who may connect; `None` lets everybody on this machine in. Default `None`.
-    pub credentials: Option<Credentials>,
+    /// Who may connect, and use which topics. By default everybody on this machine may use all.
+    pub access: BrokerAccess,
+    /// TLS for all clients, with or without certificates of theirs; plain TCP by default.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Messages that wait for one subscriber. Default 100.
     ///
     /// Upstream: `mqttSessionQueueSize`.
@@ -53,7 +59,8 @@ impl BrokerConfig {
     pub fn new(addr: SocketAddr) -> Self {
         Self {
             addr,
-            credentials: None,
+            access: BrokerAccess::open(),
+            tls: None,
             session_queue: 100,
             patience: Duration::from_secs(1),
             max_packet: 1024 * 1024,
@@ -70,8 +77,8 @@ impl BrokerConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// Other machines could use it without a password: listen on loopback, or set credentials.
-    #[error("broker address {0} can be reached from other machines and has no credentials")]
+    /// Other machines could use it without a password: listen on loopback, or name users.
+    #[error("broker address {0} can be reached from other machines and asks for no password")]
     Exposed(SocketAddr),
     /// The address cannot be listened on.
     #[error("broker cannot listen on {addr}")]
@@ -109,11 +116,11 @@ impl EmbeddedBroker {
     /// Listens, but lets nobody in before [`run`](Self::run).
     ///
     /// # Errors
-    /// [`BrokerError::Exposed`] for an address beyond loopback without credentials, [`BrokerError::Bind`] if the
+    /// [`BrokerError::Exposed`] for an address beyond loopback that lets strangers in, [`BrokerError::Bind`] if the
     /// address is taken or not ours.
     pub async fn bind(config: BrokerConfig) -> Result<Self, BrokerError> {
         let addr = config.addr;
-        if config.credentials.is_none() && !addr.ip().to_canonical().is_loopback() {
+        if config.access.lets_strangers_in() && !addr.ip().to_canonical().is_loopback() {
             return Err(BrokerError::Exposed(addr));
         }
         let listener = TcpListener::bind(addr).await.map_err(|source| BrokerError::Bind { addr, source })?;
@@ -157,7 +164,13 @@ impl EmbeddedBroker {
                     // Small packets must not wait for each other; without it they only come later.
                     let _ = stream.set_nodelay(true);
                     let connection = Connection::new(Arc::clone(shared), peer);
-                    connections.spawn(connection.serve(stream, shutdown.clone()));
+                    match &shared.config.tls {
+                        None => drop(connections.spawn(connection.serve(stream, shutdown.clone()))),
+                        Some(tls) => {
+                            let accepting = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
+                            connections.spawn(connection.serve_tls(accepting, shutdown.clone()));
+                        }
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "mqtt broker cannot accept a client");

@@ -4,7 +4,6 @@ mod connect;
 mod keepalive;
 mod lane;
 mod options;
-mod overlap;
 mod publisher;
 
 use std::sync::{

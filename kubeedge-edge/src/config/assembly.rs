@@ -33,7 +33,7 @@ use crate::{
 };
 
 #[cfg(feature = "broker")]
-use crate::bus::{BrokerConfig, BrokerError, EmbeddedBroker};
+use crate::bus::{BrokerAccess, BrokerConfig, BrokerError, EmbeddedBroker};
 
 /// Where upstream looks for a join token that was put there after the installation.
 const TOKEN_FILE: &str = "/etc/kubeedge/bootstrap-edgecore.conf";
@@ -318,7 +318,8 @@ impl EdgeCore {
         })?;
         let mut broker = BrokerConfig::new(addr);
         broker.session_queue = config.mqtt_session_queue_size.max(1) as usize;
-        broker.credentials = self.credentials();
+        broker.access = self.access().await?;
+        broker.tls = self.broker_tls().await?;
         let broker = EmbeddedBroker::bind(broker).await?;
         let defaults = PublishDefaults { qos: self.qos(), retain: config.mqtt_retain };
         let (bus, addr) = (BusHandle::new(defaults.layer(BusHandle::of(broker.bus()))), broker.local_addr());
@@ -358,6 +359,45 @@ impl EdgeCore {
             options.publisher_id.clone_from(&config.mqtt_pub_client_id);
         }
         Ok(options)
+    }
+
+    #[cfg(feature = "broker")]
+    async fn access(&self) -> Result<BrokerAccess, StartError> {
+        let broker = &self.config.modules.event_bus.internal;
+        let wrong = |key: &str, file: &str, error: &dyn std::error::Error| {
+            ConfigError::value(&format!("modules.eventBus.internalBroker.{key}"), file, &error.to_string())
+        };
+        let mut access = BrokerAccess::open();
+        if let Some(credentials) = self.credentials() {
+            access = access.user(credentials);
+        }
+        if !broker.password_file.is_empty() {
+            let text = String::from_utf8_lossy(&read(&broker.password_file).await?).into_owned();
+            access = access.passwords(&text).map_err(|error| wrong("passwordFile", &broker.password_file, &error))?;
+        }
+        if !broker.acl_file.is_empty() {
+            let text = String::from_utf8_lossy(&read(&broker.acl_file).await?).into_owned();
+            access = access.rules(&text).map_err(|error| wrong("aclFile", &broker.acl_file, &error))?;
+        }
+        Ok(access.anonymous(broker.allow_anonymous))
+    }
+
+    #[cfg(feature = "broker")]
+    async fn broker_tls(&self) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
+        let broker = &self.config.modules.event_bus.internal;
+        if broker.cert_file.is_empty() {
+            return Ok(None);
+        }
+        let (chain, key) = (read(&broker.cert_file).await?, read(&broker.private_key_file).await?);
+        let clients = match broker.client_ca_file.as_str() {
+            "" => None,
+            file => Some(read(file).await?),
+        };
+        let config = crate::pki::server_config(&chain, &key, clients.as_deref()).map_err(|error| {
+            let key = "modules.eventBus.internalBroker.tlsCertFile";
+            ConfigError::value(key, &broker.cert_file, &kubeedge_core::service::Causes(&*error).to_string())
+        })?;
+        Ok(Some(Arc::new(config)))
     }
 
     fn credentials(&self) -> Option<Credentials> {

@@ -154,6 +154,26 @@ section! {
         mqtt_password: String = "", "mqttPassword";
         /// TLS to the other broker.
         tls: BrokerTls = BrokerTls::default(), "eventBusTLS";
+        /// More about the broker of the agent. Ours.
+        internal: InternalBroker = InternalBroker::default(), "internalBroker";
+    }
+}
+
+section! {
+    /// The broker of the agent. Its keys are not upstream's.
+    InternalBroker {
+        /// Certificate with which it speaks TLS; plain TCP if empty.
+        cert_file: String = "", "tlsCertFile";
+        /// Its private key.
+        private_key_file: String = "", "tlsPrivateKeyFile";
+        /// CA whose certificates clients must show; none need be shown if empty.
+        client_ca_file: String = "", "tlsClientCAFile";
+        /// Users, in the form of mosquitto's `password_file`; beside `mqttUsername`.
+        password_file: String = "", "passwordFile";
+        /// Topics that may be used, in the form of mosquitto's `acl_file`; all if empty.
+        acl_file: String = "", "aclFile";
+        /// Whether those without a name are let in although there are users; on loopback only.
+        allow_anonymous: bool = false, "allowAnonymous";
     }
 }
 

@@ -3,6 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use kubeedge_core::names::SharedClock;
+#[cfg(feature = "broker")]
+use kubeedge_core::service::BoxError;
 use rustls::{
     CipherSuite, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     WantsVerifier,
@@ -14,6 +16,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
     time_provider::TimeProvider,
 };
+#[cfg(feature = "broker")]
+use rustls::{ServerConfig, pki_types::pem::PemObject as _, server::WebPkiClientVerifier};
 
 pub(crate) fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
@@ -53,6 +57,21 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
     // Nothing to gain: connections are rare, and the cloud wants the certificate each time.
     config.resumption = Resumption::disabled();
     config
+}
+
+/// TLS for a server of the edge: a chain and its key, and the CA whose certificates clients have to show, all PEM.
+#[cfg(feature = "broker")]
+pub(crate) fn server_config(chain: &[u8], key: &[u8], clients: Option<&[u8]>) -> Result<ServerConfig, BoxError> {
+    let certificates = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let roots = Arc::new(roots(&certificates(pem)?)?);
+            builder.with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots, provider()).build()?)
+        }
+    };
+    Ok(builder.with_single_cert(certificates(chain)?, PrivateKeyDer::from_pem_slice(key)?)?)
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -1,12 +1,12 @@
 //! The embedded broker, as clients of others see it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kubeedge_core::{
     bus::{BusError, BusHandle, Event, EventBus as _, Overflow},
     testing::bus_suite,
 };
-use kubeedge_edge::bus::{BrokerConfig, BrokerError, EmbeddedBroker};
+use kubeedge_edge::bus::{BrokerAccess, BrokerConfig, BrokerError, Credentials, EmbeddedBroker};
 use rumqttc::{AsyncClient, Incoming, MqttOptions, QoS};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -214,4 +214,36 @@ fn nothing_is_left_of_a_broker_after_its_runtime() {
     });
     assert_eq!(metrics.num_alive_tasks(), 0);
     assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
+#[tokio::test]
+async fn clients_of_mosquitto_use_tls_users_and_rules() {
+    use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
+
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, own.cert.pem()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(own.signing_key.serialize_pem().as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let tls = tls.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+    let broker = Broker::start(|config| {
+        config.tls = Some(Arc::new(tls));
+        config.access = BrokerAccess::open()
+            .user(Credentials::new("meter", "m"))
+            .user(Credentials::new("panel", "p"))
+            .rules("user meter\ntopic write readings/#\nuser panel\ntopic read readings/+")
+            .unwrap();
+    })
+    .await;
+    let ca = ca.to_str().unwrap();
+    let mut panel = Sub::start(broker.port, &["--cafile", ca, "-u", "panel", "-P", "p", "-t", "readings/+"]).await;
+    let meter = ["--cafile", ca, "-u", "meter", "-P", "m", "-q", "1"];
+    mosquitto::publish(broker.port, &[&meter[..], &["-t", "secret/a", "-m", "0"]].concat()).await;
+    mosquitto::publish(broker.port, &[&meter[..], &["-t", "readings/a", "-m", "1"]].concat()).await;
+    assert_eq!(panel.next().await, "readings/a 0 0 1");
+    for stranger in [&["-t", "readings/a", "-m", "2"][..], &["--cafile", ca, "-t", "readings/a", "-m", "3"]] {
+        mosquitto::fail_to_publish(broker.port, stranger).await;
+    }
 }

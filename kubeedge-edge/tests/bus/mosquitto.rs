@@ -137,7 +137,16 @@ impl Sub {
 
 /// Runs mosquitto_pub and waits for its success.
 pub(crate) async fn publish(port: u16, arguments: &[&str]) {
+    assert!(publishes(port, arguments).await, "{arguments:?}");
+}
+
+/// Runs mosquitto_pub and waits for its failure.
+pub(crate) async fn fail_to_publish(port: u16, arguments: &[&str]) {
+    assert!(!publishes(port, arguments).await, "{arguments:?}");
+}
+
+async fn publishes(port: u16, arguments: &[&str]) -> bool {
     let mut command = command(find("mosquitto_pub"));
     command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(arguments);
-    assert!(soon("mosquitto_pub", command.status()).await.unwrap().success(), "{arguments:?}");
+    soon("mosquitto_pub", command.status()).await.unwrap().success()
 }

@@ -6,7 +6,7 @@ use kubeedge_core::{
     bus::{BusError, BusEvent, BusHandle, Event, EventBus as _, Overflow, Qos},
     testing::bus_suite,
 };
-use kubeedge_edge::bus::{Credentials, MqttBus, MqttOptions};
+use kubeedge_edge::bus::{BrokerAccess, Credentials, MqttBus, MqttOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -214,7 +214,7 @@ async fn connections_of_dropped_subscriptions_serve_new_ones() {
 
 #[tokio::test]
 async fn a_wrong_password_is_told_as_a_refusal() {
-    let broker = Broker::start(|config| config.credentials = Some(Credentials::new("u", "p"))).await;
+    let broker = Broker::start(|config| config.access = BrokerAccess::open().user(Credentials::new("u", "p"))).await;
     let mut options = MqttOptions::tcp(&broker.url).unwrap();
     options.credentials = Some(Credentials::new("u", "p"));
     let welcome = Client::with(options.clone());

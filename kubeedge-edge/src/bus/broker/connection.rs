@@ -6,8 +6,10 @@ use kubeedge_core::{bus::BusEvent, service::Causes};
 use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_rustls::Accept;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -57,6 +59,20 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr) -> Self {
         Self { shared, peer }
+    }
+
+    /// As [`serve`](Self::serve), once the handshake of TLS is done; it has as long as a CONNECT.
+    pub(super) async fn serve_tls(self, accepting: Accept<TcpStream>, shutdown: CancellationToken) {
+        let (limit, peer) = (self.shared.config.timeout, self.peer);
+        let accepted = tokio::select! {
+            accepted = timeout(limit, accepting) => accepted,
+            () = shutdown.cancelled() => return,
+        };
+        match accepted {
+            Ok(Ok(stream)) => self.serve(stream, shutdown).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "mqtt client has no TLS that fits"),
+            Err(_) => tracing::debug!(%peer, "mqtt client does not shake hands"),
+        }
     }
 
     /// Serves the client until it leaves, breaks a rule or falls behind, or until `shutdown`.

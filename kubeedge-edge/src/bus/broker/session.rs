@@ -7,18 +7,16 @@ use kubeedge_core::{
     names::InvalidName,
     topic::{Topic, TopicFilter},
 };
-use ring::digest;
 use rumqttc::mqttbytes::{
     Protocol,
     v4::{
-        Connect, ConnectReturnCode, Login, Packet, PubAck, PubComp, PubRec, PubRel, SubAck, Subscribe,
-        SubscribeReasonCode, UnsubAck,
+        Connect, ConnectReturnCode, Packet, PubAck, PubComp, PubRec, PubRel, SubAck, Subscribe, SubscribeReasonCode,
+        UnsubAck,
     },
 };
 
-use super::BrokerConfig;
+use super::{BrokerConfig, access::Rights};
 use crate::bus::{
-    Credentials,
     inflight::Inflight,
     packet::{event_in, publish_out, qos_in, qos_out},
 };
@@ -56,6 +54,9 @@ pub(super) struct Session {
     /// The client has to send something so often; half of it is granted on top.
     pub(super) keep_alive: Option<Duration>,
     pub(super) will: Option<Event>,
+    rights: Rights,
+    /// It has been told once that something was refused.
+    was_refused: bool,
     inflight: Inflight<()>,
     /// Ids of QoS 2 messages that were published and not released.
     received: BTreeSet<u16>,
@@ -67,25 +68,24 @@ impl Session {
         if connect.protocol != Protocol::V4 {
             return Err(ConnectReturnCode::RefusedProtocolVersion);
         }
-        if let Some(wanted) = &config.credentials
-            && !connect.login.as_ref().is_some_and(|login| allowed(login, wanted))
-        {
-            return Err(ConnectReturnCode::BadUserNamePassword);
-        }
         let client_id = match connect.client_id {
             id if !id.is_empty() => id,
             _ if connect.clean_session => format!("auto-{}", uuid::Uuid::new_v4()),
             _ => return Err(ConnectReturnCode::BadClientId),
         };
+        let login = connect.login.as_ref().map(|login| (login.username.as_str(), login.password.as_str()));
+        let rights = config.access.admit(login, &client_id).ok_or(ConnectReturnCode::BadUserNamePassword)?;
         let will = match connect.last_will {
             None => None,
             Some(will) => {
-                let topic = Topic::new(will.topic).map_err(|_invalid| ConnectReturnCode::NotAuthorized)?;
+                let topic = Topic::new(will.topic).ok().filter(|topic| rights.may_publish(topic));
+                let topic = topic.ok_or(ConnectReturnCode::NotAuthorized)?;
                 Some(Event { topic, payload: will.message, qos: qos_in(will.qos), retain: will.retain })
             }
         };
         let keep_alive = (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
-        Ok(Self { client_id, keep_alive, will, inflight: Inflight::new(config.inflight), received: BTreeSet::new() })
+        let (inflight, received) = (Inflight::new(config.inflight), BTreeSet::new());
+        Ok(Self { client_id, keep_alive, will, rights, was_refused: false, inflight, received })
     }
 
     /// Whether [`deliver`](Self::deliver) may be called.
@@ -107,13 +107,17 @@ impl Session {
             Packet::Publish(publish) => {
                 let id = publish.pkid;
                 let event = event_in(publish)?;
-                match event.qos {
-                    Qos::AtMostOnce => Step::Publish(event, None),
-                    Qos::AtLeastOnce => Step::Publish(event, Some(Packet::PubAck(PubAck::new(id)))),
-                    Qos::ExactlyOnce => {
-                        let reply = Packet::PubRec(PubRec::new(id));
-                        if self.received.insert(id) { Step::Publish(event, Some(reply)) } else { Step::Reply(reply) }
-                    }
+                let allowed = self.may_publish(&event.topic);
+                let (fresh, reply) = match event.qos {
+                    Qos::AtMostOnce => (true, None),
+                    Qos::AtLeastOnce => (true, Some(Packet::PubAck(PubAck::new(id)))),
+                    Qos::ExactlyOnce => (self.received.insert(id), Some(Packet::PubRec(PubRec::new(id)))),
+                };
+                match reply {
+                    reply if allowed && fresh => Step::Publish(event, reply),
+                    // MQTT 3.1.1 has no answer for what is not allowed: it is confirmed, and goes nowhere.
+                    Some(reply) => Step::Reply(reply),
+                    None => Step::Nothing,
                 }
             }
             Packet::PubRel(PubRel { pkid }) => {
@@ -134,8 +138,10 @@ impl Session {
             }
             Packet::Subscribe(Subscribe { pkid: 0, .. }) => return Err(Violation::ZeroId),
             Packet::Subscribe(subscribe) => {
-                let filters =
-                    subscribe.filters.into_iter().map(|asked| Some((filter(&asked.path)?, qos_in(asked.qos))));
+                let filters = subscribe.filters.into_iter().map(|asked| {
+                    let filter = filter(&asked.path).filter(|filter| self.may_subscribe(filter))?;
+                    Some((filter, qos_in(asked.qos)))
+                });
                 Step::Subscribe(subscribe.pkid, filters.collect())
             }
             Packet::Unsubscribe(unsubscribe) if unsubscribe.pkid == 0 => return Err(Violation::ZeroId),
@@ -154,6 +160,24 @@ impl Session {
     }
 }
 
+impl Session {
+    fn may_publish(&mut self, topic: &Topic) -> bool {
+        let may = self.rights.may_publish(topic);
+        if !may && !std::mem::replace(&mut self.was_refused, true) {
+            tracing::warn!(client = self.client_id, %topic, "publication of an mqtt client is not allowed, nor may others be");
+        }
+        may
+    }
+
+    fn may_subscribe(&self, filter: &TopicFilter) -> bool {
+        let may = self.rights.may_subscribe(filter);
+        if !may {
+            tracing::warn!(client = self.client_id, %filter, "subscription of an mqtt client is not allowed");
+        }
+        may
+    }
+}
+
 /// The answer to SUBSCRIBE `id`, with the QoS granted to each filter, `None` for a refused one.
 pub(super) fn suback(id: u16, granted: impl Iterator<Item = Option<Qos>>) -> Packet {
     let code =
@@ -168,24 +192,16 @@ fn filter(text: &str) -> Option<TopicFilter> {
     TopicFilter::new(text).ok()
 }
 
-/// Digests are compared, so that the time it takes says nothing about the password.
-fn allowed(login: &Login, wanted: &Credentials) -> bool {
-    let same = |a: &str, b: &str| {
-        let digest = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
-        digest(a).as_ref() == digest(b).as_ref()
-    };
-    same(&login.username, &wanted.username) & same(&login.password, &wanted.password)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use rumqttc::mqttbytes::{
         QoS,
-        v4::{LastWill, Publish, Unsubscribe},
+        v4::{LastWill, Login, Publish, Unsubscribe},
     };
 
     use super::*;
+    use crate::bus::{BrokerAccess, Credentials};
 
     fn config() -> BrokerConfig {
         BrokerConfig::new("127.0.0.1:0".parse().unwrap())
@@ -218,7 +234,7 @@ mod tests {
 
     #[test]
     fn only_the_right_password_opens() {
-        let closed = BrokerConfig { credentials: Some(Credentials::new("u", "p")), ..config() };
+        let closed = BrokerConfig { access: BrokerAccess::open().user(Credentials::new("u", "p")), ..config() };
         for (login, opens) in
             [(None, false), (Some(("u", "q")), false), (Some(("v", "p")), false), (Some(("u", "p")), true)]
         {
@@ -226,6 +242,21 @@ mod tests {
             connect.login = login.map(|(username, password)| Login::new(username, password));
             assert_eq!(Session::admit(connect, &closed).is_ok(), opens, "{login:?}");
         }
+    }
+
+    #[test]
+    fn what_rules_do_not_allow_is_confirmed_and_goes_nowhere() {
+        let access = BrokerAccess::open().rules("topic read a/#\ntopic write b").unwrap();
+        let mut session = Session::admit(Connect::new("c"), &BrokerConfig { access, ..config() }).unwrap();
+        assert!(matches!(session.handle(publish("b", QoS::AtLeastOnce, 1)).unwrap(), Step::Publish(..)));
+        let confirmed = Step::Reply(Packet::PubAck(PubAck::new(2)));
+        assert_eq!(session.handle(publish("a/x", QoS::AtLeastOnce, 2)).unwrap(), confirmed);
+        assert_eq!(session.handle(publish("a/x", QoS::AtMostOnce, 0)).unwrap(), Step::Nothing);
+        let mut subscribe = Subscribe::new("a/+", QoS::AtMostOnce);
+        subscribe.add("#".to_owned(), QoS::AtMostOnce);
+        subscribe.pkid = 3;
+        let Step::Subscribe(3, filters) = session.handle(Packet::Subscribe(subscribe)).unwrap() else { panic!() };
+        assert_eq!(filters, [Some((TopicFilter::new("a/+").unwrap(), Qos::AtMostOnce)), None]);
     }
 
     #[test]

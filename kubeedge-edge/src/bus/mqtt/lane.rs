@@ -27,10 +27,10 @@ use super::{
     MqttOptions, Shared,
     connect::{Dialer, Link, leave},
     keepalive::{Due, Keepalive},
-    overlap::overlap,
     publisher::Lost,
 };
 use crate::bus::{
+    overlap::overlap,
     packet::{event_in, qos_out},
     queue::{Holds, Queue},
     wire::{Turn, WireError},

@@ -14,7 +14,7 @@ use rumqttc::mqttbytes::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
-use crate::bus::{BrokerBus, BrokerConfig, Credentials, broker::router::Router};
+use crate::bus::{BrokerAccess, BrokerBus, BrokerConfig, Credentials, broker::router::Router};
 
 /// A broker without a listener: clients come over pipes.
 struct Pipes {
@@ -136,7 +136,7 @@ async fn a_second_client_of_the_same_id_evicts_the_first() {
 
 #[tokio::test]
 async fn who_has_no_password_is_told_so() {
-    let pipes = Pipes::new(|config| config.credentials = Some(Credentials::new("u", "p")));
+    let pipes = Pipes::new(|config| config.access = BrokerAccess::open().user(Credentials::new("u", "p")));
     let (stream, _task) = pipes.raw(64);
     let mut wire = Wire::new(stream, 100);
     wire.queue(&Packet::Connect(connect("c", 0))).unwrap();

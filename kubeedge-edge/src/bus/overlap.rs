@@ -3,7 +3,7 @@
 use kubeedge_core::topic::TopicFilter;
 
 /// True if some topic matches both. Errs to the side of true where only `$` tells them apart.
-pub(super) fn overlap(a: &TopicFilter, b: &TopicFilter) -> bool {
+pub(crate) fn overlap(a: &TopicFilter, b: &TopicFilter) -> bool {
     let mut a = a.as_str().split('/');
     let mut b = b.as_str().split('/');
     loop {
