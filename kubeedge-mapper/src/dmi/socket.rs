@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use hyper::{body::Incoming, client, rt::Executor, server};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     net::{UnixListener, UnixStream},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::{
@@ -28,8 +30,8 @@ use super::{authority::ValidAuthority, rpc::Connection};
 const SOCKET_MODE: u32 = 0o660;
 /// As upstream makes it.
 const DIRECTORY_MODE: u32 = 0o750;
-/// More than a node has mappers; who comes when there are as many is sent away.
-const MAX_CONNECTIONS: usize = 64;
+/// Mappers in Go open a connection for each report. Who comes when there are as many waits until one is closed.
+const MAX_CONNECTIONS: usize = 256;
 /// Calls of one connection that are served at the same time; further ones wait at the peer.
 const MAX_STREAMS: u32 = 256;
 /// For calls under way when the server stops.
@@ -93,11 +95,16 @@ impl Socket {
     {
         let (connections, tasks, abort) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
         let _abort = abort.clone().drop_guard();
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let accepted = tokio::select! {
+            let accept = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (self.listener.accept().await, place)
+            };
+            let (accepted, place) = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
+                accepted = accept => accepted,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -108,13 +115,12 @@ impl Socket {
                     continue;
                 }
             };
-            if connections.len() >= MAX_CONNECTIONS {
-                tracing::warn!(socket = %self.path.display(), "too many connections, the newest is closed");
-                continue;
-            }
             let served = serve_one(stream, service.clone(), Spawn(tasks.clone()), shutdown.clone());
             let abort = abort.clone();
-            connections.spawn(async move { abort.run_until_cancelled(served).await });
+            connections.spawn(async move {
+                let _place = place;
+                abort.run_until_cancelled(served).await;
+            });
         }
         connections.close();
         if timeout(GRACE, connections.wait()).await.is_err() {

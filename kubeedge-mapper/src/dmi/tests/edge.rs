@@ -137,7 +137,7 @@ async fn too_many_reports_and_too_many_mappers_are_told_so() {
         tokio::time::sleep(Duration::from_millis(20)).await;
         desk.hold.send_replace(false);
     };
-    let (answers, ()) = within(async { tokio::join!(futures_util::future::join_all(calls), release) }).await;
+    let (answers, ()) = within(Box::pin(async { tokio::join!(futures_util::future::join_all(calls), release) })).await;
     let codes: Vec<_> = answers.into_iter().map(code).collect();
     let count = |of| codes.iter().filter(|code| **code == of).count();
     assert_eq!((count(Code::Ok), count(Code::ResourceExhausted)), (2, 3), "{codes:?}");
@@ -164,7 +164,7 @@ async fn reports_of_a_device_share_commits_and_none_suffers_for_another() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         desk.hold.send_replace(false);
     };
-    let (answers, ()) = within(async { tokio::join!(futures_util::future::join_all(calls), release) }).await;
+    let (answers, ()) = within(Box::pin(async { tokio::join!(futures_util::future::join_all(calls), release) })).await;
     let codes: Vec<_> = answers.into_iter().map(code).collect();
     assert_eq!(codes, [Code::Ok, Code::InvalidArgument, Code::Ok, Code::Ok, Code::Ok]);
     let told: Vec<_> = desk.take().into_iter().map(|(_, _, name, value, _)| (name, value)).collect();
