@@ -81,7 +81,7 @@ impl DeviceController {
                 self.inspector.run(),
             )
         };
-        let _stopped = shutdown.run_until_cancelled(watches).await;
+        let _stopped = shutdown.run_until_cancelled(Box::pin(watches)).await;
     }
 }
 

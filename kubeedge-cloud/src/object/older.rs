@@ -14,7 +14,9 @@ pub(crate) const CONVERTED: &str = "devices.kubeedge.io/converted-from-v1alpha2"
 
 /// The same object, of `v1beta1` if it was of `v1alpha2`.
 pub(crate) async fn upgraded(calls: &ApiCalls, kind: &'static Kind, value: Value) -> Value {
-    let (older, is_older, convert): (_, fn(&Value) -> bool, fn(&Value) -> Converted) = match kind.kind {
+    type Convert = fn(&Value) -> Converted;
+    type Judge = fn(&Value) -> bool;
+    let (older, is_older, convert): (_, Judge, Convert) = match kind.kind {
         "Device" => (&Kind::OLDER_DEVICE, is_older_device, device_from_v1alpha2),
         "DeviceModel" => (&Kind::OLDER_DEVICE_MODEL, is_older_model, model_from_v1alpha2),
         _ => return value,

@@ -123,10 +123,10 @@ async fn newest(
 ) -> Result<watcher::Event<RawObject>, watcher::Error> {
     Ok(match event? {
         watcher::Event::InitApply(RawObject { metadata, value }) => {
-            watcher::Event::InitApply(RawObject { metadata, value: upgraded(&calls, kind, value).await })
+            watcher::Event::InitApply(RawObject { metadata, value: Box::pin(upgraded(&calls, kind, value)).await })
         }
         watcher::Event::Apply(RawObject { metadata, value }) => {
-            watcher::Event::Apply(RawObject { metadata, value: upgraded(&calls, kind, value).await })
+            watcher::Event::Apply(RawObject { metadata, value: Box::pin(upgraded(&calls, kind, value)).await })
         }
         other => other,
     })

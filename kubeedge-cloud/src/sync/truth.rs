@@ -215,7 +215,7 @@ async fn get(calls: &ApiCalls, path: &ObjectPath) -> Result<Option<NodeObject>, 
     let (Some(kind), Some(name)) = (Kind::delivered(&path.kind), &path.name) else { return Ok(None) };
     let namespace = path.namespace.as_ref().map(kubeedge_core::names::Namespace::as_str);
     match calls.get((kind, namespace, name.as_str())).await {
-        Ok(value) => Ok(NodeObject::new(kind, upgraded(calls, kind, value).await).ok()),
+        Ok(value) => Ok(NodeObject::new(kind, Box::pin(upgraded(calls, kind, value)).await).ok()),
         Err(status) if status.is_not_found() => Ok(None),
         Err(status) => Err(status),
     }

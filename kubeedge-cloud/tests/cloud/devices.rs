@@ -1,6 +1,6 @@
 //! Devices down, and what nodes report of them up.
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::{Edge, SOON, Site, create, eventually};
@@ -166,8 +166,8 @@ async fn what_changed_while_the_node_was_away_reaches_it_as_a_change_of_the_devi
         edge.got(&format!("default/device/{name}")).await;
     }
     for object in [
-        site.devices().list(&Default::default()).await.unwrap().items,
-        site.models().list(&Default::default()).await.unwrap().items,
+        site.devices().list(&ListParams::default()).await.unwrap().items,
+        site.models().list(&ListParams::default()).await.unwrap().items,
     ]
     .concat()
     {
@@ -314,7 +314,7 @@ async fn values_of_any_printable_content_and_type_arrive_as_they_are() {
 async fn told(site: &Site, name: &str, part: &str) -> Value {
     let events = site.api("v1", "Event", "events", Some("default"));
     eventually(&format!("an Event about {name} that says {part:?}"), async || {
-        let all = events.list(&Default::default()).await.unwrap();
+        let all = events.list(&ListParams::default()).await.unwrap();
         let mut about = all.items.into_iter().filter(|event| event.data["involvedObject"]["name"] == name);
         let found = about.next()?;
         assert!(about.next().is_none(), "one Event per object");

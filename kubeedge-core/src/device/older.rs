@@ -95,7 +95,7 @@ pub fn device_from_v1alpha2(device: &Value) -> Converted {
         problems.push(Problem::new("spec.data.dataTopic", &text(&old["data"]["dataTopic"]), why));
     }
     spec.insert("properties".into(), properties.into());
-    Converted { object: whole(device, "Device", spec), problems }
+    Converted { object: whole(device, "Device", &spec), problems }
 }
 
 /// Makes a DeviceModel of `v1alpha2` into one of `v1beta1`: the one member of each type becomes the type, its bounds become
@@ -132,10 +132,10 @@ pub fn model_from_v1alpha2(model: &Value) -> Converted {
     let properties: Vec<Value> = properties(model).enumerate().map(convert).collect();
     let mut spec = model["spec"].as_object().cloned().unwrap_or_default();
     spec.insert("properties".into(), properties.into());
-    Converted { object: whole(model, "DeviceModel", spec), problems }
+    Converted { object: whole(model, "DeviceModel", &spec), problems }
 }
 
-fn whole(old: &Value, kind: &str, spec: Map<String, Value>) -> Value {
+fn whole(old: &Value, kind: &str, spec: &Map<String, Value>) -> Value {
     let api_version = format!("{GROUP}/{VERSION}");
     json!({ "apiVersion": api_version, "kind": kind, "metadata": old["metadata"], "spec": spec })
 }

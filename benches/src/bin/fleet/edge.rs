@@ -6,9 +6,11 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use kubeedge_core::{
     inventory::InventoryQuestion,
     message::Message,
-    names::{SystemClock, WallClock as _},
+    names::{DeviceId, SystemClock, WallClock as _},
+    resource::ResourceType,
     session::{Keepalive, Outbound, Receipt, Session, SessionConfig, SessionEvent, Ticket, Until},
     transport::{CloudEndpoint, Link, LinkError, TransportHandle},
+    words::Operation,
 };
 use tokio::{
     sync::watch,
@@ -68,6 +70,8 @@ pub(crate) struct Edge {
     wanted: watch::Receiver<Wanted>,
     shelf: Shelf,
     registered: bool,
+    /// The devices that came.
+    devices: Vec<DeviceId>,
 }
 
 impl Edge {
@@ -77,7 +81,7 @@ impl Edge {
         common: Arc<Common>,
         wanted: watch::Receiver<Wanted>,
     ) -> Self {
-        Self { endpoint, transport, common, wanted, shelf: Shelf::default(), registered: false }
+        Self { endpoint, transport, common, wanted, shelf: Shelf::default(), registered: false, devices: Vec::new() }
     }
 
     /// Runs until it is to be gone.
@@ -152,7 +156,7 @@ impl Edge {
                 () = sleep_until(due) => {
                     let now = Instant::now();
                     session.handle_timeout(now.into_std(), SystemClock.now());
-                    if let Some(message) = uplink.next(&self.common.uplinks, &self.endpoint.node, now) {
+                    if let Some(message) = uplink.next(&self.common.uplinks, &self.endpoint.node, &self.devices, now) {
                         let request = Outbound { message, until: Until::Replied };
                         if let Ok(ticket) = session.submit(now.into_std(), request) {
                             asked.insert(ticket, now);
@@ -181,6 +185,9 @@ impl Edge {
             SessionEvent::Deliver(message) => {
                 let arrival = self.shelf.apply(&message);
                 self.common.tally.arrived(arrival, &message);
+                if arrival == Arrival::New && message.operation == Operation::Insert {
+                    self.devices.extend(device_of(&message));
+                }
                 if arrival == Arrival::New
                     && let Some(age) = probe::age(&message)
                 {
@@ -208,4 +215,9 @@ impl Edge {
             let _full = session.submit(Instant::now().into_std(), Outbound { message, until: Until::Written });
         }
     }
+}
+
+fn device_of(message: &Message) -> Option<DeviceId> {
+    let path = message.resource.object().filter(|path| path.kind == ResourceType::Device)?;
+    Some(DeviceId::new(path.namespace.clone()?, path.name.clone()?))
 }

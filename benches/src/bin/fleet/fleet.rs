@@ -51,13 +51,13 @@ impl Fleet {
         cloud: &str,
         identities: Vec<Identity>,
         manner: Manner,
-        ping: Duration,
+        uplinks: UplinkPlan,
     ) -> Result<Self, BoxError> {
         let common = Arc::new(Common {
             tally: Tally::default(),
             gate: Gate::new(options.rate, options.dials),
             keepalive: options.keepalive,
-            uplinks: UplinkPlan { register: options.register, lease: options.lease, ping },
+            uplinks: UplinkPlan { register: options.register, lease: options.lease, ..uplinks },
             manner,
         });
         let (wanted, edges, size) = (watch::Sender::new(Wanted::Offline), TaskTracker::new(), identities.len());

@@ -119,6 +119,14 @@ pub(crate) enum Scenario {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// Devices are made at once: time until all have their DeviceStatus and are known at their nodes; then they report:
+    /// confirmations and writes per second
+    ///
+    /// Needs `--kubeconfig`. Makes the devices, and their model, in the namespace `fleet`.
+    Devices {
+        #[command(flatten)]
+        devices: DeviceOptions,
+    },
     /// Nodes that have everything connect again: messages and bytes until it is quiet
     ///
     /// Needs `--kubeconfig`. The edges connect through a relay in this process that counts bytes, so `--cloud` has to
@@ -154,6 +162,26 @@ pub(crate) struct ObjectOptions {
     #[arg(long, default_value_t = 16)]
     pub(crate) writers: usize,
     /// Leave the objects where they are
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Devices of the nodes.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct DeviceOptions {
+    /// How many devices
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) devices: usize,
+    /// Seconds between two reports of a device; 0 for no reports
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    pub(crate) every: Duration,
+    /// Seconds for which they report
+    #[arg(long, default_value = "20", value_parser = seconds)]
+    pub(crate) hold: Duration,
+    /// Writes at a time
+    #[arg(long, default_value_t = 16)]
+    pub(crate) writers: usize,
+    /// Leave the devices where they are
     #[arg(long)]
     pub(crate) keep: bool,
 }

@@ -1,5 +1,6 @@
 //! What is played, and measured.
 
+mod devices;
 mod downlink;
 mod hostile;
 mod reconnect;
@@ -18,6 +19,7 @@ use crate::{
     options::{FleetOptions, Scenario},
     process::Snapshot,
     report::Report,
+    uplink::UplinkPlan as Uplinks,
 };
 
 /// What all scenarios need.
@@ -41,12 +43,18 @@ impl Stage {
         manner: Manner,
         ping: Duration,
     ) -> Result<Fleet, BoxError> {
-        self.spawn(&self.options.cloud, first, nodes, manner, ping).await
+        self.spawn(&self.options.cloud, first, nodes, manner, Uplinks { ping, ..Uplinks::default() }).await
     }
 
     /// Good edges that connect to somewhere else.
     pub(crate) async fn fleet_at(&self, cloud: String, first: usize, nodes: usize) -> Result<Fleet, BoxError> {
-        self.spawn(&cloud, first, nodes, Manner::Good, Duration::ZERO).await
+        self.spawn(&cloud, first, nodes, Manner::Good, Uplinks::default()).await
+    }
+
+    /// Good edges that report each device that they get, once per `every`.
+    pub(crate) async fn reporting(&self, first: usize, nodes: usize, every: Duration) -> Result<Fleet, BoxError> {
+        let uplinks = Uplinks { report: every, ..Uplinks::default() };
+        self.spawn(&self.options.cloud, first, nodes, Manner::Good, uplinks).await
     }
 
     async fn spawn(
@@ -55,11 +63,11 @@ impl Stage {
         first: usize,
         nodes: usize,
         manner: Manner,
-        ping: Duration,
+        uplinks: Uplinks,
     ) -> Result<Fleet, BoxError> {
         let names = names(&self.options, first, nodes)?;
         let identities = self.credentials.identities(&names).await?;
-        Fleet::spawn(&self.options, cloud, identities, manner, ping)
+        Fleet::spawn(&self.options, cloud, identities, manner, uplinks)
     }
 
     /// A dialer that is no part of a fleet, as node `number`.
@@ -89,6 +97,7 @@ pub(crate) async fn play(stage: &Stage, scenario: Scenario) -> Result<(), BoxErr
     match scenario {
         Scenario::Storm => storm::play(stage, None).await,
         Scenario::Idle { hold } => storm::play(stage, Some(hold)).await,
+        Scenario::Devices { devices } => devices::play(stage, devices).await,
         Scenario::Downlink { objects, rounds } => downlink::play(stage, objects, rounds).await,
         Scenario::Reconnect { objects } => reconnect::play(stage, objects).await,
         Scenario::Hostile { hostile, objects } => hostile::play(stage, hostile, objects).await,

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kubeedge_core::{
     message::{Content, Message},
-    names::{NodeName, SystemClock, WallClock as _},
+    names::{DeviceId, NodeName, SystemClock, WallClock as _},
     resource::{ObjectPath, Resource, ResourceType},
     words::{Group, Operation, Source},
 };
@@ -31,6 +31,8 @@ pub(crate) struct UplinkPlan {
     pub(crate) lease: Duration,
     /// Send a `ping` of the channel so often, which the cloud answers without any controller.
     pub(crate) ping: Duration,
+    /// Report each device so often.
+    pub(crate) report: Duration,
 }
 
 /// The requests of one session.
@@ -39,6 +41,8 @@ pub(crate) struct Uplink {
     lease: Option<Instant>,
     leased: bool,
     ping: Option<Instant>,
+    report: Option<Instant>,
+    reported: usize,
     begin: Instant,
 }
 
@@ -51,6 +55,8 @@ impl Uplink {
             lease: start(plan.lease),
             leased: !first,
             ping: start(plan.ping),
+            report: start(plan.report),
+            reported: 0,
             begin: now,
         }
     }
@@ -58,12 +64,18 @@ impl Uplink {
     /// When there is something to send.
     pub(crate) fn due(&self) -> Instant {
         let register = self.register.then_some(self.begin);
-        let next = [register, self.lease, self.ping].into_iter().flatten().min();
+        let next = [register, self.lease, self.ping, self.report].into_iter().flatten().min();
         next.unwrap_or_else(|| self.begin + Duration::from_secs(86_400))
     }
 
-    /// What is to be sent now; call again after what was sent.
-    pub(crate) fn next(&mut self, plan: &UplinkPlan, node: &NodeName, now: Instant) -> Option<Message> {
+    /// What is to be sent now; call again after what was sent. `devices` are those of the node.
+    pub(crate) fn next(
+        &mut self,
+        plan: &UplinkPlan,
+        node: &NodeName,
+        devices: &[DeviceId],
+        now: Instant,
+    ) -> Option<Message> {
         if std::mem::take(&mut self.register) {
             return request(
                 Operation::Insert,
@@ -84,8 +96,33 @@ impl Uplink {
             let ping = Message::new(wall, Source::EdgeHub, Group::Resource, Operation::Ping, Resource::Keepalive);
             return Some(ping.content(Content::text("ping")));
         }
+        if let Some(due) = self.report.filter(|due| *due <= now) {
+            let Some(device) = devices.get(self.reported % devices.len().max(1)) else {
+                self.report = Some(now + plan.report);
+                return None;
+            };
+            // The reports of a period are spread over it, and what is late is made up for.
+            self.report = Some(due + plan.report / u32::try_from(devices.len()).unwrap_or(u32::MAX));
+            self.reported += 1;
+            return report(device, self.reported);
+        }
         None
     }
+}
+
+/// The property that devices have.
+pub(crate) const PROPERTY: &str = "level";
+
+fn report(device: &DeviceId, value: usize) -> Option<Message> {
+    let now = SystemClock.now();
+    let twin = serde_json::json!({ PROPERTY: {
+        "actual": { "value": value.to_string(), "metadata": { "timestamp": now.0 } }, "optional": true,
+        "metadata": { "type": "int" }, "actual_version": { "cloud": 0, "edge": value },
+    } });
+    let content = serde_json::json!({ "event_id": "", "timestamp": now.0, "twin": twin });
+    let resource = Resource::DeviceTwin(device.clone());
+    let message = Message::new(now, Source::Twin, Group::Resource, Operation::Update, resource);
+    Some(message.content(Content::json(&content).ok()?))
 }
 
 fn request(operation: Operation, path: ObjectPath, object: &impl serde::Serialize) -> Option<Message> {

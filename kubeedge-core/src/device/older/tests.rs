@@ -106,18 +106,18 @@ fn a_device_is_bound_by_name_and_has_its_visitors_and_desired_values_in_its_prop
 #[test]
 fn each_protocol_keeps_its_settings() {
     let protocol =
-        |old: Value| device_from_v1alpha2(&json!({ "spec": { "protocol": old } })).object["spec"]["protocol"].take();
+        |old: &Value| device_from_v1alpha2(&json!({ "spec": { "protocol": old } })).object["spec"]["protocol"].take();
     for (name, config) in [
         ("opcua", json!({ "url": "opc.tcp://h:4840", "securityMode": "Sign", "timeout": 5 })),
         ("bluetooth", json!({ "macAddress": "A4:C1:38:1A:49:90" })),
         ("modbus", json!({ "slaveID": 7 })),
     ] {
-        assert_eq!(protocol(json!({ name: config })), json!({ "protocolName": name, "configData": config }));
+        assert_eq!(protocol(&json!({ name: config })), json!({ "protocolName": name, "configData": config }));
     }
     let custom = json!({ "protocolName": "ours", "configData": { "a": 1 } });
-    assert_eq!(protocol(json!({ "customizedProtocol": custom })), custom);
-    assert_eq!(protocol(json!({ "common": { "commType": "tcp" } })), json!({ "configData": { "commType": "tcp" } }));
-    assert_eq!(protocol(Value::Null), json!({}));
+    assert_eq!(protocol(&json!({ "customizedProtocol": custom })), custom);
+    assert_eq!(protocol(&json!({ "common": { "commType": "tcp" } })), json!({ "configData": { "commType": "tcp" } }));
+    assert_eq!(protocol(&Value::Null), json!({}));
 }
 
 #[test]

@@ -27,13 +27,13 @@ fn model() -> DeviceModelSpec {
     read_model(&json!({ "protocol": "modbus", "properties": properties })).unwrap()
 }
 
-fn check(spec: Value) -> Vec<String> {
-    told(&validate(&read_device(&spec).unwrap(), Some(&model())))
+fn check(spec: &Value) -> Vec<String> {
+    told(&validate(&read_device(spec).unwrap(), Some(&model())))
 }
 
 fn desired(property: &str, value: &str) -> Option<String> {
     let properties = json!([{ "name": property, "desired": { "value": value } }]);
-    let mut told = check(json!({ "deviceModelRef": { "name": "m" }, "properties": properties }));
+    let mut told = check(&json!({ "deviceModelRef": { "name": "m" }, "properties": properties }));
     assert!(told.len() <= 1, "{told:?}");
     told.pop().map(|told| told.strip_prefix("spec.properties[0].desired.value is ").unwrap().to_owned())
 }
@@ -44,7 +44,7 @@ fn a_device_that_is_right_has_no_problems() {
     let properties: Vec<_> = names.iter().map(|name| json!({ "name": name, "desired": { "value": "" } })).collect();
     let methods = json!([{ "name": "set", "propertyNames": ["int"] }]);
     let spec = json!({ "deviceModelRef": { "name": "m" }, "properties": properties, "methods": methods });
-    assert_eq!(check(spec), Vec::<String>::new());
+    assert_eq!(check(&spec), Vec::<String>::new());
     assert_eq!(told(&validate_model(&model())), Vec::<String>::new());
 }
 
@@ -65,7 +65,7 @@ fn each_problem_names_the_field_and_the_value() {
         { "name": "float", "visitors": { "configData": { "offset": 1 } } },
     ]);
     let methods = json!([{ "name": "set", "propertyNames": ["int", "y"] }]);
-    let told = check(json!({ "deviceModelRef": { "name": "m" }, "properties": properties, "methods": methods }));
+    let told = check(&json!({ "deviceModelRef": { "name": "m" }, "properties": properties, "methods": methods }));
     assert_eq!(
         told,
         [
