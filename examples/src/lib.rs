@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod load;
 pub mod manifests;
+pub mod mapper;
 pub mod observe;
 pub mod process;
 pub mod quickstart;

@@ -18,10 +18,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{
-    backoff::{Backoff, Retry},
-    settings::Settings,
-};
+use crate::backoff::{Backoff, Retry};
 
 /// Which broker, and as whom.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -60,7 +57,7 @@ impl BrokerKey {
 
     /// The settings that a device has for its broker.
     #[cfg(feature = "mqtt-device")]
-    pub(crate) fn read(settings: Settings<'_>) -> Result<Self, DriverError> {
+    pub(crate) fn read(settings: crate::settings::Settings<'_>) -> Result<Self, DriverError> {
         let url = settings.text("brokerURL")?.ok_or_else(|| settings.wrong("brokerURL", "the broker is needed"))?;
         let mut key = Self::parse(&url).map_err(|why| settings.wrong("brokerURL", why))?;
         key.client_id = settings.text("clientID")?.filter(|id| !id.is_empty());

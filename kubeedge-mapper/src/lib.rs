@@ -39,8 +39,10 @@
 
 mod backoff;
 #[cfg(feature = "mqtt")]
+#[cfg_attr(not(feature = "mqtt-device"), allow(dead_code, reason = "publishers do not subscribe"))]
 mod broker;
 #[cfg(feature = "http-client")]
+#[cfg_attr(not(feature = "http-device"), allow(dead_code, reason = "publishers are given their authorities"))]
 mod client;
 pub mod convert;
 #[cfg(feature = "dmi")]
@@ -55,6 +57,7 @@ pub mod modbus;
 #[cfg(feature = "mqtt-device")]
 pub mod mqtt;
 #[cfg(any(feature = "mqtt-device", feature = "http-device"))]
+#[cfg_attr(not(feature = "http-device"), allow(dead_code, reason = "payloads of MQTT have no type"))]
 mod payload;
 pub mod poll;
 pub mod push;

@@ -12,7 +12,7 @@
 //! | `/api/v1/database/{namespace}/{name}` | 503: no database is connected |
 //!
 //! Errors are 500 and text, as upstream has them: `Get device data error: ...`. Reads and writes go through
-//! [`MapperHost::read`] and [`MapperHost::write`](MapperHost::write): one exchange at a time per device, with the deadline of the host, and
+//! [`MapperHost::read`] and [`MapperHost::write`]: one exchange at a time per device, with the deadline of the host, and
 //! writes are told to its audit with the origin `rest`, or `rest:` and the correlation id.
 //!
 //! Nobody is asked who he is, as upstream does not; so listen on a loopback address if not for a reason, and put layers

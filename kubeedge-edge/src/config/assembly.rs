@@ -365,7 +365,7 @@ impl EdgeCore {
     async fn access(&self) -> Result<BrokerAccess, StartError> {
         let broker = &self.config.modules.event_bus.internal;
         let wrong = |key: &str, file: &str, error: &dyn std::error::Error| {
-            ConfigError::value(&format!("modules.eventBus.internalBroker.{key}"), file, &error.to_string())
+            ConfigError::value(&format!("modules.eventBus.internalBroker.{key}"), file, error.to_string())
         };
         let mut access = BrokerAccess::open();
         if let Some(credentials) = self.credentials() {
@@ -395,7 +395,7 @@ impl EdgeCore {
         };
         let config = crate::pki::server_config(&chain, &key, clients.as_deref()).map_err(|error| {
             let key = "modules.eventBus.internalBroker.tlsCertFile";
-            ConfigError::value(key, &broker.cert_file, &kubeedge_core::service::Causes(&*error).to_string())
+            ConfigError::value(key, &broker.cert_file, kubeedge_core::service::Causes(&*error).to_string())
         })?;
         Ok(Some(Arc::new(config)))
     }

@@ -137,7 +137,7 @@ impl Quic {
 impl Transport for Quic {
     async fn dial(&self, endpoint: CloudEndpoint) -> Result<Box<dyn Link>, LinkError> {
         let identity = dial::identity(&self.identity).await?;
-        let dial = self.connect(&endpoint, &identity);
+        let dial = Box::pin(self.connect(&endpoint, &identity));
         Ok(Box::new(self.settings.in_time(dial, || silent(&endpoint.server)).await?))
     }
 }

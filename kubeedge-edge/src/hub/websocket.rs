@@ -115,7 +115,7 @@ type ClientLink = WebSocketLink<TlsStream<TcpStream>>;
 impl Transport for WebSocket {
     async fn dial(&self, endpoint: CloudEndpoint) -> Result<Box<dyn Link>, LinkError> {
         let identity = dial::identity(&self.identity).await?;
-        let dial = self.connect(&endpoint, &identity);
+        let dial = Box::pin(self.connect(&endpoint, &identity));
         Ok(Box::new(self.settings.in_time(dial, || LinkError::TimedOut).await?))
     }
 }

@@ -22,10 +22,7 @@ pub(super) struct Meter {
     figures: Option<DeviceFigures>,
 }
 
-#[cfg_attr(
-    not(feature = "metrics"),
-    expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, unused_variables, reason = "there are no figures")
-)]
+#[cfg_attr(not(feature = "metrics"), allow(clippy::unused_self, unused_variables, reason = "there are no figures"))]
 impl Meter {
     pub(super) fn new(config: &MapperConfig, protocol: &str) -> Self {
         Self {

@@ -21,7 +21,10 @@ struct Site {
 
 fn site(limits: OutboxLimits) -> Site {
     let bus = BusHandle::of(MemoryBus::new(100));
-    let store = MetaHandle::new(OutboxLayer::new(limits).layer(MetaHandle::of(MemoryStore::new())));
+    start(bus, MetaHandle::new(OutboxLayer::new(limits).layer(MetaHandle::of(MemoryStore::new()))))
+}
+
+fn start(bus: BusHandle, store: MetaHandle) -> Site {
     let (inbound, bridge) = CloudBridge::new(store.clone(), bus.clone(), Arc::new(SystemClock));
     let stop = CancellationToken::new();
     tokio::spawn(bridge.run(stop.clone()));
@@ -91,14 +94,11 @@ async fn rules_of_the_cloud_subscribe_and_unsubscribe_and_nothing_counts_twice()
 
 #[tokio::test]
 async fn subscriptions_stand_again_after_a_restart() {
-    let Site { bus, store, inbound, _stop } = site(OutboxLimits::default());
-    let site = Site { bus: bus.clone(), store: store.clone(), inbound, _stop };
-    site.told(Operation::Subscribe, "default/alarm", Content::null()).await;
-    drop(site);
-    let (inbound, bridge) = CloudBridge::new(store.clone(), bus.clone(), Arc::new(SystemClock));
-    let stop = CancellationToken::new();
-    tokio::spawn(bridge.run(stop.clone()));
-    let site = Site { bus, store, inbound, _stop: stop.drop_guard() };
+    let first = site(OutboxLimits::default());
+    let (bus, store) = (first.bus.clone(), first.store.clone());
+    first.told(Operation::Subscribe, "default/alarm", Content::null()).await;
+    drop(first);
+    let site = start(bus, store);
     settle().await;
     site.publish("default/alarm", b"fire").await;
     assert_eq!(site.uploads().await, [upload("default/alarm", "fire")]);

@@ -91,9 +91,11 @@ impl Upstream {
             twins.entry(&row.device).or_default().push(row);
         }
         for device in &self.devices {
-            match take_over(device, twins.remove(device.id.as_str()).into_iter().flatten(), now)? {
-                Some(taken) => writes.extend(taken),
-                None => tracing::warn!(device = device.id, "device of EdgeCore is not taken over: its id is not one"),
+            let rows = twins.remove(device.id.as_str()).into_iter().flatten();
+            if let Some(taken) = take_over(device, rows, now)? {
+                writes.extend(taken);
+            } else {
+                tracing::warn!(device = device.id, "device of EdgeCore is not taken over: its id is not one");
             }
         }
         Ok(writes)
