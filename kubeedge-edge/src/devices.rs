@@ -18,7 +18,13 @@ use kubeedge_core::{
     meta::{Collection, MetaHandle, MetaKey, Record, Selector},
     names::{DeviceId, NodeName},
     resource::ResourceType,
-    twin::TwinError,
+    service::Subscription,
+    twin::{TwinError, TwinEvent},
+};
+#[cfg(feature = "dmi")]
+use kubeedge_core::{
+    names::PropertyName,
+    twin::{DeviceSelector, Twin},
 };
 use kubeedge_mapper::MapperHost;
 #[cfg(feature = "dmi")]
@@ -49,6 +55,9 @@ pub struct DeviceBinder {
     models: BTreeMap<(Arc<str>, Arc<str>), Arc<DeviceModelSpec>>,
     /// What twins and mapper were last told.
     bound: BTreeMap<DeviceId, Arc<DeviceInstance>>,
+    /// The desired values that mappers of their own process were told.
+    #[cfg(feature = "dmi")]
+    told: BTreeMap<DeviceId, Desired>,
     /// To be looked at.
     dirty: BTreeSet<DeviceId>,
 }
@@ -58,6 +67,9 @@ struct Device {
     spec: Arc<DeviceSpec>,
     description: String,
 }
+
+#[cfg(feature = "dmi")]
+type Desired = BTreeMap<PropertyName, String>;
 
 /// A device with its model.
 struct Merged {
@@ -102,6 +114,8 @@ impl DeviceBinder {
             devices: BTreeMap::new(),
             models: BTreeMap::new(),
             bound: BTreeMap::new(),
+            #[cfg(feature = "dmi")]
+            told: BTreeMap::new(),
             dirty: BTreeSet::new(),
         }
     }
@@ -127,8 +141,15 @@ impl DeviceBinder {
         // Both lists first: a device is not wrong because its model was not looked at yet.
         let (mut models_listed, mut devices_listed) = (false, false);
         let mut pause = FIRST_PAUSE;
+        let mut twins = self.watch_twins().await;
         loop {
             tokio::select! {
+                Some(event) = next_of(&mut twins) => {
+                    self.twin_changed(event).await;
+                    if self.dirty.is_empty() {
+                        continue;
+                    }
+                }
                 change = models.next_patiently() => {
                     let Some(change) = change else { return };
                     models_listed |= matches!(change, Change::Listed(_));
@@ -154,6 +175,55 @@ impl DeviceBinder {
                 // A full disk stays full for long, and each attempt is told.
                 pause = if self.dirty.is_empty() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
             }
+        }
+    }
+
+    /// Twins, for the sake of mappers of their own process: what an application desires is theirs to carry out.
+    #[cfg(feature = "dmi")]
+    async fn watch_twins(&self) -> Option<Subscription<TwinEvent>> {
+        self.dmi.as_ref()?;
+        match self.twins.handle().watch(DeviceSelector::All).await {
+            Ok(twins) => Some(twins),
+            Err(error) => {
+                tracing::warn!(%error, "mappers are not told of what is desired at the edge");
+                None
+            }
+        }
+    }
+
+    #[cfg(not(feature = "dmi"))]
+    #[expect(clippy::unused_async, reason = "with DMI it waits for the twins")]
+    async fn watch_twins(&self) -> Option<Subscription<TwinEvent>> {
+        None
+    }
+
+    #[cfg(feature = "dmi")]
+    async fn twin_changed(&mut self, event: TwinEvent) {
+        match event {
+            TwinEvent::Changed { twin, .. } => self.look_at(&twin),
+            TwinEvent::Lagged(_) => {
+                let handle = self.twins.handle();
+                for id in self.told.keys().cloned().collect::<Vec<_>>() {
+                    if let Ok(twin) = handle.get(id).await {
+                        self.look_at(&twin);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[cfg(not(feature = "dmi"))]
+    #[expect(clippy::unused_async, reason = "with DMI it asks for twins")]
+    async fn twin_changed(&mut self, _: TwinEvent) {}
+
+    #[cfg(feature = "dmi")]
+    fn look_at(&mut self, twin: &Twin) {
+        let id = &twin.device;
+        if let (Some(told), Some(instance)) = (self.told.get(id), self.bound.get(id))
+            && *told != desired(twin, instance)
+        {
+            self.dirty.insert(id.clone());
         }
     }
 
@@ -304,11 +374,17 @@ impl DeviceBinder {
                     if let Some(mapper) = &self.mapper {
                         mapper.remove_device(&id);
                     }
-                    dmi.set_device(written);
+                    let twin = self.twins.handle().get(id.clone()).await?;
+                    let desired = desired(&twin, &instance);
+                    dmi.set_device(written.desiring(&desired));
+                    self.told.insert(id.clone(), desired);
                     self.bound.insert(id, instance);
                     return Ok(());
                 }
-                None => dmi.remove_device(&id),
+                None => {
+                    self.told.remove(&id);
+                    dmi.remove_device(&id)
+                }
             };
         }
         if self.bound.get(&id) != Some(&instance) {
@@ -329,11 +405,33 @@ impl DeviceBinder {
         #[cfg(feature = "dmi")]
         if let Some(dmi) = &self.dmi {
             dmi.remove_device(id);
+            self.told.remove(id);
         }
         self.twins.remove_device(id.clone()).await?;
         self.bound.remove(id);
         Ok(())
     }
+}
+
+/// The next event of a watch; never, if there is none.
+async fn next_of(watch: &mut Option<Subscription<TwinEvent>>) -> Option<TwinEvent> {
+    match watch {
+        Some(open) => {
+            let event = open.next().await;
+            if event.is_none() {
+                *watch = None;
+            }
+            event
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// What is desired of the properties of a device.
+#[cfg(feature = "dmi")]
+fn desired(twin: &Twin, instance: &DeviceInstance) -> Desired {
+    let names = instance.properties.iter().map(|property| &property.visitor.property);
+    names.filter_map(|name| Some((name.clone(), twin.properties.get(name)?.desired.clone()?.value))).collect()
 }
 
 fn device_id(key: &MetaKey) -> Option<DeviceId> {

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use kubeedge_core::{meta::MetaHandle, resource::ResourceType, testing::MemoryStore};
+use kubeedge_core::{
+    meta::MetaHandle, names::DeviceId, resource::ResourceType, testing::MemoryStore, twin::PropertyPatch,
+};
 use kubeedge_edge::meta::SqliteStore;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -113,6 +115,14 @@ async fn a_mapper_in_python_is_told_of_devices_and_its_values_reach_the_cloud() 
     let update = mapper.next().await;
     assert_eq!((&update["call"], &update["desired"]["setpoint"]), (&json!("UpdateDevice"), &json!("43")));
     cloud.twin_shows("default/boiler-1", "setpoint", "actual", "43").await;
+
+    // What is desired at the edge is the mapper's to carry out as well, and the newest counts.
+    let patch = PropertyPatch { value: "50".into(), value_type: None };
+    let boiler_1: DeviceId = "default/boiler-1".parse().unwrap();
+    edge.twins().desire(boiler_1.clone(), [("setpoint".parse().unwrap(), Some(patch))].into()).await.unwrap();
+    let update = mapper.next().await;
+    assert_eq!((&update["call"], &update["desired"]["setpoint"]), (&json!("UpdateDevice"), &json!("50")));
+    cloud.twin_shows("default/boiler-1", "setpoint", "actual", "50").await;
 
     mapper.command("report nobody setpoint 1").await;
     assert_eq!(mapper.next().await["answer"], "NOT_FOUND: device default/nobody is not on this node");

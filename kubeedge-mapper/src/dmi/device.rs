@@ -10,7 +10,7 @@ use kubeedge_core::{
         ModelProperty, ModelRef, ProtocolConfig, StateReport, TwinField,
     },
     mapper::ValueType,
-    names::{DeviceId, InvalidName, Namespace, ObjectName},
+    names::{DeviceId, InvalidName, Namespace, ObjectName, PropertyName},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -71,6 +71,25 @@ impl DmiDevice {
             return DeviceInstance::merge(self.id.clone(), &spec, &self.model);
         }
         DeviceInstance::merge(self.id.clone(), &self.spec, &self.model)
+    }
+
+    /// The same with other desired values of its properties; what has none of them is desired no more.
+    #[must_use]
+    pub fn desiring(mut self, desired: &BTreeMap<PropertyName, String>) -> Self {
+        let wanted = |name: &str| desired.iter().find(|(known, _)| known.as_str() == name).map(|(_, value)| value);
+        let changed = |property: &DeviceProperty| {
+            let of_spec =
+                property.desired.as_ref().map(|desired| desired.value.as_str()).filter(|value| !value.is_empty());
+            wanted(&property.name).map(String::as_str) != of_spec
+        };
+        if self.spec.properties.iter().any(changed) {
+            let spec = Arc::make_mut(&mut self.spec);
+            for property in &mut spec.properties {
+                let metadata = property.desired.take().unwrap_or_default().metadata;
+                property.desired = wanted(&property.name).map(|value| TwinField { value: value.clone(), metadata });
+            }
+        }
+        self
     }
 
     pub(super) fn model_id(&self) -> Option<ModelId> {

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use kubeedge_core::{
-    names::DeviceId,
+    names::{DeviceId, PropertyName},
     service::Causes,
     twin::{TwinError, TwinPatch},
 };
@@ -150,9 +150,16 @@ async fn write(
     reported: TwinPatch,
 ) -> Result<(), TwinError> {
     let write = async {
-        // The desired value first: a value that has reached it is then no difference to tell of.
+        // What is desired is for the cloud and for applications to say: a mapper repeats what it was told last, and may be
+        // late. It counts where nobody has said anything. The desired value first: a value that has reached it is then no
+        // difference to tell of.
         if !desired.is_empty() {
-            config.twins.desire(device.clone(), desired).await?;
+            let known = config.twins.get(device.clone()).await?.properties;
+            let unsaid = |name: &PropertyName| known.get(name).is_none_or(|property| property.desired.is_none());
+            let desired: TwinPatch = desired.into_iter().filter(|(name, _)| unsaid(name)).collect();
+            if !desired.is_empty() {
+                config.twins.desire(device.clone(), desired).await?;
+            }
         }
         if !reported.is_empty() {
             config.twins.report(device.clone(), reported).await?;
