@@ -283,6 +283,3 @@ fn parse_word<T: DeserializeOwned + Default>(field: &'static str, word: String) 
     }
     serde_json::from_value(Value::String(word.clone())).map_err(|_| BadMessage::Word { field, value: word })
 }
-
-#[cfg(test)]
-mod tests;
