@@ -177,7 +177,7 @@ fn protocol(old: &Value, problems: &mut Vec<Problem>) -> Value {
             common.extend(members);
         }
     }
-    if let Some(config) = new["configData"].as_object_mut() {
+    if let Some(config) = new.get_mut("configData").and_then(Value::as_object_mut) {
         for (key, value) in common {
             config.entry(key).or_insert(value);
         }
