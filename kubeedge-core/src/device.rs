@@ -2,6 +2,7 @@
 //!
 //! Upstream: `staging/src/github.com/kubeedge/api/apis/devices/v1beta1`.
 
+pub mod command;
 mod instance;
 mod older;
 pub mod push;

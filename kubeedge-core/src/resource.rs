@@ -86,6 +86,8 @@ pub enum Resource {
     DeviceTwin(DeviceId),
     /// State of a device, on its way to the cloud.
     DeviceState(DeviceId),
+    /// A command to a device; see [`command`](crate::device::command). Only between two of ours.
+    DeviceCommand(DeviceId),
     /// CA of the Kubernetes API.
     KubernetesCa,
     /// An answer to a request of the metaserver.
@@ -136,6 +138,7 @@ impl Resource {
         match what {
             "twin/edge_updated" => DeviceId::parse(namespace, name).ok().map(Self::DeviceTwin),
             "state/update" => DeviceId::parse(namespace, name).ok().map(Self::DeviceState),
+            "command" => DeviceId::parse(namespace, name).ok().map(Self::DeviceCommand),
             _ => None,
         }
     }
@@ -171,6 +174,7 @@ impl fmt::Display for Resource {
             Self::TwinConfirmation => f.write_str("twin"),
             Self::DeviceTwin(id) => write!(f, "device/{id}/twin/edge_updated"),
             Self::DeviceState(id) => write!(f, "device/{id}/state/update"),
+            Self::DeviceCommand(id) => write!(f, "device/{id}/command"),
             Self::KubernetesCa => f.write_str("k8s/ca.crt"),
             Self::Application => f.write_str("ignore/Application/ignore"),
             Self::WatchSync => f.write_str("watchapp/sync"),

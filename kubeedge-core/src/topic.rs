@@ -164,6 +164,10 @@ pub enum DeviceTopic {
     StateUpdate(DeviceId),
     /// The new state.
     StateUpdateResult(DeviceId),
+    /// An application commands the device; see [`command`](crate::device::command). Ours.
+    Command(DeviceId),
+    /// What came of it.
+    CommandResult(DeviceId),
     /// An application asks for the devices of the node.
     MembershipGet(NodeName),
     /// The devices of the node.
@@ -195,6 +199,8 @@ impl DeviceTopic {
                 "twin/cloud_updated" => Self::TwinCloudUpdated(id),
                 "state/update" => Self::StateUpdate(id),
                 "state/update/result" => Self::StateUpdateResult(id),
+                "command" => Self::Command(id),
+                "command/result" => Self::CommandResult(id),
                 _ => return None,
             });
         }
@@ -221,6 +227,8 @@ impl fmt::Display for DeviceTopic {
             Self::TwinCloudUpdated(id) => ("device", id, "twin/cloud_updated"),
             Self::StateUpdate(id) => ("device", id, "state/update"),
             Self::StateUpdateResult(id) => ("device", id, "state/update/result"),
+            Self::Command(id) => ("device", id, "command"),
+            Self::CommandResult(id) => ("device", id, "command/result"),
             Self::MembershipGet(node) => ("node", node, "membership/get"),
             Self::MembershipGetResult(node) => ("node", node, "membership/get/result"),
             Self::MembershipUpdated(node) => ("node", node, "membership/updated"),

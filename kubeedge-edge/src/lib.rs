@@ -6,6 +6,7 @@
 //! * [`meta`]: the metadata store in SQLite, which everything else hangs on.
 //! * [`dispatch`]: what becomes of the cloud's messages: stored, then acknowledged.
 //! * [`devices`]: from Devices and DeviceModels to twins and drivers.
+//! * [`commands`]: reads and writes of devices on demand, for applications and for a cloud of ours.
 //! * [`bus`]: MQTT, as a client of any broker and as a broker of our own.
 //! * [`edged`]: the node object and its pods, run by a pod runtime such as native processes.
 //! * [`config`]: `edgecore.yaml`, and the reference agent that it describes.
@@ -20,6 +21,7 @@
 
 mod backoff;
 pub mod bus;
+pub mod commands;
 pub mod config;
 pub mod devices;
 pub mod dispatch;

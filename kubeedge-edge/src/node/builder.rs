@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     bus::CloudBridge,
+    commands::Commands,
     devices::DeviceBinder,
     dispatch::Dispatcher,
     edged::{Edged, EdgedConfig, PodRuntime},
@@ -233,8 +234,14 @@ impl EdgeNodeBuilder {
         let (device_twins, twins_driver) = DeviceTwins::open(twins).await?;
         let twins = device_twins.handle();
 
+        let mapper = (!self.drivers.is_empty())
+            .then(|| MapperHost::new((self.mapper)(MapperConfig::new(twins.clone())), self.drivers));
+        let (mapper, mapper_driver) = mapper.unzip();
+        let commands = Commands::new(store.clone(), twins.clone(), mapper.clone(), clock.clone());
+        let (of_twins, commands) = commands.serve(membership(device_twins.clone()));
+
         let mut dispatcher = Dispatcher::new(store.clone(), clock.clone());
-        dispatcher = dispatcher.group(Group::Twin, membership(device_twins.clone()));
+        dispatcher = dispatcher.group(Group::Twin, of_twins);
         let mut bridge = None;
         if let Some(bus) = &self.bus {
             let (inbound, carrier) = CloudBridge::new(store.clone(), bus.clone(), clock.clone());
@@ -256,11 +263,11 @@ impl EdgeNodeBuilder {
         if let Some(bridge) = bridge {
             parts.start(Stage::Tell, "event bus", |stop| bridge.run(stop));
         }
-        let mapper = (!self.drivers.is_empty()).then(|| {
-            let (host, driver) = MapperHost::new((self.mapper)(MapperConfig::new(twins.clone())), self.drivers);
+        if let Some(driver) = mapper_driver {
             parts.start(Stage::Work, "mapper", |stop| driver.run(stop));
-            host
-        });
+        }
+        let (bus, link) = (self.bus.clone(), uplink.clone());
+        parts.start(Stage::Work, "commands", |stop| commands.run(bus, link, stop));
         let devices = DeviceBinder::new(name.clone(), store.clone(), device_twins.clone(), mapper);
         #[cfg(feature = "dmi")]
         let devices = match self.dmi {
