@@ -20,7 +20,7 @@ use kubeedge_core::config::overlay;
 pub use self::{
     error::ConfigError,
     keys::{
-        AdmissionConfig, AuthorizationConfig, AuthorizationMode, CloudCoreConfig, CloudHubConfig,
+        AdmissionConfig, AuthorizationConfig, AuthorizationMode, CloudCoreConfig, CloudHubConfig, CommandServerConfig,
         DeviceControllerConfig, EmbeddedApiConfig, HttpsConfig, KubeApiConfig, ModuleConfig, ModulesConfig, QuicConfig,
         SyncControllerConfig, WebSocketConfig,
     },

@@ -19,6 +19,7 @@
 pub mod admission;
 pub mod apiserver;
 pub mod cloud;
+pub mod commands;
 pub mod config;
 pub mod crds;
 mod device;

@@ -72,6 +72,7 @@ impl World {
             .websocket(any)
             .https(any)
             .quic(any)
+            .commands(any)
             .spawn()
             .await
             .unwrap();
@@ -91,7 +92,7 @@ impl World {
         if namespaced { Api::namespaced_with(client, "default", &resource) } else { Api::all_with(client, &resource) }
     }
 
-    async fn create(&self, version: &str, kind: &str, plural: &str, namespaced: bool, object: Value) {
+    pub(crate) async fn create(&self, version: &str, kind: &str, plural: &str, namespaced: bool, object: Value) {
         let mut object = object;
         (object["apiVersion"], object["kind"]) = (version.into(), kind.into());
         let object = serde_json::from_value(object).unwrap();

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     admission::Admission,
+    commands::DeviceCommands,
     crds::{self, InstallError},
     device::DeviceController,
     edge::{EdgeController, Keepers},
@@ -51,11 +52,21 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         Some(address) => Some(bind("the admission webhook", address).await?),
         None => None,
     };
+    let commands = match builder.commands {
+        Some(address) if DeviceCommands::is_exposed(address) => {
+            let why = "other machines can reach it, and nobody is asked who he is";
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, why);
+            return Err(CloudCoreError::Bind { what: "the commands to devices", address, source });
+        }
+        Some(address) => Some(bind("the commands to devices", address).await?),
+        None => None,
+    };
     let addresses = Addresses {
         websocket: websocket.as_ref().and_then(|listener| listener.local_addr().ok()),
         quic: quic.as_ref().and_then(|socket| socket.local_addr().ok()),
         https: https.as_ref().and_then(|listener| listener.local_addr().ok()),
         admission: admission.as_ref().and_then(|listener| listener.local_addr().ok()),
+        commands: commands.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
 
     let names: Vec<String> = builder.pki.advertise_addresses.iter().map(ToString::to_string).collect();
@@ -133,6 +144,10 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         let (tls, router) = (pki.https_config()?, Admission::new(client.clone()).router());
         intake.spawn("admission webhook", bootstrap::serve(listener, tls, router, intake.token()));
     }
+    let device_commands = DeviceCommands::new(client.clone(), handle.clone(), clock.clone());
+    if let Some(listener) = commands {
+        intake.spawn("commands to devices", device_commands.clone().serve(listener, intake.token()));
+    }
     let tls = pki.websocket_config()?;
     let door = hub.open(builder.authorization.guard(Uplinks::new(router), clock.clone()));
     if let Some(listener) = websocket {
@@ -191,6 +206,7 @@ pub(super) async fn spawn(builder: CloudCoreBuilder) -> Result<CloudCoreHandle, 
         kubeconfig: access.kubeconfig,
         client,
         hub: handle,
+        device_commands,
         pki,
         alarm,
         abort,

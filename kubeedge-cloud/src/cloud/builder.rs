@@ -58,6 +58,7 @@ pub struct CloudCoreBuilder {
     pub(super) quic: Option<SocketAddr>,
     pub(super) https: Option<Endpoint>,
     pub(super) admission: Option<SocketAddr>,
+    pub(super) commands: Option<SocketAddr>,
     pub(super) clock: SharedClock,
     pub(super) router: UplinkRouter,
     pub(super) edge_controller: bool,
@@ -136,6 +137,8 @@ impl CloudCore {
         builder.quic = hub.quic.enable.then(|| SocketAddr::new(ip(&hub.quic.address), hub.quic.port));
         let admission = &modules.admission;
         builder.admission = admission.enable.then(|| SocketAddr::new(ip(&admission.address), admission.port));
+        let commands = &modules.device_controller.command_server;
+        builder.commands = commands.enable.then(|| SocketAddr::new(ip(&commands.address), commands.port));
         builder.https(SocketAddr::new(ip(&hub.https.address), hub.https.port))
     }
 }
@@ -151,6 +154,7 @@ impl CloudCoreBuilder {
             quic: None,
             https: Some(any(10002)),
             admission: None,
+            commands: None,
             clock: Arc::new(SystemClock),
             router: UplinkRouter::new(),
             edge_controller: true,
@@ -223,6 +227,16 @@ impl CloudCoreBuilder {
     /// See [`admission`](crate::admission).
     pub fn admission(mut self, address: SocketAddr) -> Self {
         self.admission = Some(address);
+        self
+    }
+
+    /// Where commands to devices are taken over HTTP, without TLS and without asking who sends them; port 0 for any. Default:
+    /// nowhere. See [`commands`](crate::commands).
+    ///
+    /// # Errors
+    /// [`spawn`](Self::spawn) refuses an address that other machines can reach.
+    pub fn commands(mut self, address: SocketAddr) -> Self {
+        self.commands = Some(address);
         self
     }
 

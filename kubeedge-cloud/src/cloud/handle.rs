@@ -15,6 +15,7 @@ use super::{
     stage::{Alarm, Stage},
 };
 use crate::{
+    commands::DeviceCommands,
     hub::{HubDoor, HubHandle},
     ownership::InstanceName,
     pki::{JoinToken, Pki},
@@ -29,6 +30,7 @@ pub(super) struct Addresses {
     pub(super) quic: Option<SocketAddr>,
     pub(super) https: Option<SocketAddr>,
     pub(super) admission: Option<SocketAddr>,
+    pub(super) commands: Option<SocketAddr>,
 }
 
 /// A running cloud. Dropping it ends everything at once; [`shutdown`](Self::shutdown) does so in order.
@@ -40,6 +42,7 @@ pub struct CloudCoreHandle {
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) client: Client,
     pub(super) hub: HubHandle,
+    pub(super) device_commands: DeviceCommands,
     pub(super) pki: Arc<Pki>,
     pub(super) instance: Option<InstanceName>,
     pub(super) alarm: Alarm,
@@ -68,6 +71,16 @@ impl CloudCoreHandle {
     /// Where the webhook that judges devices is served, if anywhere.
     pub fn admission_addr(&self) -> Option<SocketAddr> {
         self.addresses.admission
+    }
+
+    /// Where commands to devices are taken over HTTP, if anywhere.
+    pub fn commands_addr(&self) -> Option<SocketAddr> {
+        self.addresses.commands
+    }
+
+    /// Sends commands to devices.
+    pub fn device_commands(&self) -> &DeviceCommands {
+        &self.device_commands
     }
 
     /// Lets in nodes that come over links of the embedder's.

@@ -87,11 +87,31 @@ pub struct DeviceControllerConfig {
     /// Milliseconds between two writes of one DeviceStatus, at least; what a device reports meanwhile is written together.
     /// Default: 1000; 0 for a write per report.
     pub status_interval: u32,
+    /// Where commands to devices are taken; see [`commands`](crate::commands).
+    pub command_server: CommandServerConfig,
 }
 
 impl Default for DeviceControllerConfig {
     fn default() -> Self {
-        Self { enable: true, status_interval: 1000 }
+        Self { enable: true, status_interval: 1000, command_server: CommandServerConfig::default() }
+    }
+}
+
+/// Where commands to devices are taken over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CommandServerConfig {
+    /// Default: false.
+    pub enable: bool,
+    /// An address of this machine's own, as nobody is asked who he is. Default: `127.0.0.1`.
+    pub address: String,
+    /// Default: 9445.
+    pub port: u16,
+}
+
+impl Default for CommandServerConfig {
+    fn default() -> Self {
+        Self { enable: false, address: "127.0.0.1".into(), port: 9445 }
     }
 }
 

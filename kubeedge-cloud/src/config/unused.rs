@@ -11,6 +11,7 @@ pub(super) const RULES: Rules<'static> = Rules {
     most: &[
         ("embeddedAPI.port", PORT),
         ("modules.admission.port", PORT),
+        ("modules.deviceController.commandServer.port", PORT),
         ("modules.cloudHub.websocket.port", PORT),
         ("modules.cloudHub.quic.port", PORT),
         ("modules.cloudHub.https.port", PORT),

@@ -18,14 +18,21 @@ impl CloudCoreConfig {
             let why = "it must be true, or modules.cloudHub.quic.enable: nodes have nowhere to connect";
             return Err(ConfigError::value(key, &false.into(), why));
         }
+        let commands = &self.modules.device_controller.command_server;
         for (key, address) in [
             ("modules.admission.address", &self.modules.admission.address),
+            ("modules.deviceController.commandServer.address", &commands.address),
             ("modules.cloudHub.websocket.address", &hub.websocket.address),
             ("modules.cloudHub.quic.address", &hub.quic.address),
             ("modules.cloudHub.https.address", &hub.https.address),
             ("embeddedAPI.address", &self.embedded_api.address),
         ] {
             ip(key, address)?;
+        }
+        if commands.address.parse().is_ok_and(|ip: IpAddr| !ip.to_canonical().is_loopback()) {
+            let key = "modules.deviceController.commandServer.address";
+            let why = "it must be one of this machine's own, such as 127.0.0.1: nobody is asked who he is";
+            return Err(ConfigError::value(key, &commands.address.as_str().into(), why));
         }
         for address in &hub.advertise_address {
             ip("modules.cloudHub.advertiseAddress", address)?;
