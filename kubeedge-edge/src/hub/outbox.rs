@@ -34,12 +34,13 @@ pub struct OutboxConfig {
 
 impl Default for OutboxConfig {
     fn default() -> Self {
-        Self { concurrency: 16, first_pause: Duration::from_secs(1), longest_pause: Duration::from_secs(60) }
+        Self { concurrency: 128, first_pause: Duration::from_secs(1), longest_pause: Duration::from_secs(60) }
     }
 }
 
 impl OutboxConfig {
-    /// How many entries may wait for their answers at a time; default 16, at least 4. Streams take at most a quarter of
+    /// How many entries may wait for their answers at a time; default 128, at least 4: a cloud of ours confirms the values of
+    /// a device with its next write of them, which may be a second later. Streams take at most a quarter of
     /// it, each stream one slot, and entries of state that have failed before at most half: so neither a long stream
     /// nor what the cloud never answers holds up fresh state.
     pub fn concurrency(mut self, entries: usize) -> Self {
