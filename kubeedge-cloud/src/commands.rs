@@ -78,7 +78,7 @@ pub enum CommandError {
 impl CommandError {
     fn code(&self) -> u16 {
         match self {
-            Self::Device { status, .. } => u16::try_from(status.code).unwrap_or(503),
+            Self::Device { status, .. } => status.code,
             Self::Unbound(_) => 409,
             Self::Node { source: AskError::NotConnected, .. } => 503,
             Self::Node { source: AskError::Busy, .. } => 429,

@@ -369,23 +369,19 @@ impl DeviceBinder {
         self.twins.set_device(instance.clone(), description).await?;
         #[cfg(feature = "dmi")]
         if let Some(dmi) = &self.dmi {
-            match merged.dmi {
-                Some(written) => {
-                    if let Some(mapper) = &self.mapper {
-                        mapper.remove_device(&id);
-                    }
-                    let twin = self.twins.handle().get(id.clone()).await?;
-                    let desired = desired(&twin, &instance);
-                    dmi.set_device(written.desiring(&desired));
-                    self.told.insert(id.clone(), desired);
-                    self.bound.insert(id, instance);
-                    return Ok(());
+            if let Some(written) = merged.dmi {
+                if let Some(mapper) = &self.mapper {
+                    mapper.remove_device(&id);
                 }
-                None => {
-                    self.told.remove(&id);
-                    dmi.remove_device(&id)
-                }
-            };
+                let twin = self.twins.handle().get(id.clone()).await?;
+                let desired = desired(&twin, &instance);
+                dmi.set_device(written.desiring(&desired));
+                self.told.insert(id.clone(), desired);
+                self.bound.insert(id, instance);
+                return Ok(());
+            }
+            self.told.remove(&id);
+            dmi.remove_device(&id);
         }
         if self.bound.get(&id) != Some(&instance) {
             if let Some(mapper) = &self.mapper
