@@ -138,7 +138,13 @@ impl Orphans {
         if let Err(err) = &purged {
             tracing::debug!(%node, err = err as &dyn std::error::Error, "records of a deleted node not removed");
         }
-        self.keepers.owners.release(node).await && purged.is_ok()
+        let released = self.keepers.owners.release(node).await;
+        if self.hub.session(node).is_some() {
+            // It was made anew and has connected meanwhile; it was compared with records that are no more.
+            let count = self.truth.resync(node, &[], false);
+            tracing::info!(%node, objects = count, "node has come again, everything is sent anew");
+        }
+        released && purged.is_ok()
     }
 
     /// `None` if nobody can tell.

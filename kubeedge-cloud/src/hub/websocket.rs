@@ -33,8 +33,10 @@ use super::{
 };
 use crate::pki::peer_node_name;
 
-/// Buffers of a connection: most nodes are silent most of the time, and there are many.
-const BUFFER: usize = 4 * 1024;
+/// What is read at a time: a connection keeps room for it. Most nodes are silent most of the time, and there are many.
+const READ: usize = 2 * 1024;
+/// What is written at a time.
+const WRITE: usize = 4 * 1024;
 /// For the peer to take the last frame.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -97,8 +99,8 @@ async fn shake(
         }
     };
     let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
+        .read_buffer_size(READ)
+        .write_buffer_size(WRITE)
         .max_message_size(Some(limit))
         .max_frame_size(Some(limit));
     let accepted = accept_hdr_async_with_config(stream, check, Some(config)).await;

@@ -39,10 +39,10 @@ impl Default for OutboxConfig {
 }
 
 impl OutboxConfig {
-    /// How many entries may wait for their answers at a time; default 128, at least 4: a cloud of ours confirms the values of
-    /// a device with its next write of them, which may be a second later. Streams take at most a quarter of
-    /// it, each stream one slot, and entries of state that have failed before at most half: so neither a long stream
-    /// nor what the cloud never answers holds up fresh state.
+    /// How many entries may wait for their answers at a time; default 128, at least 4: a cloud of ours confirms the values
+    /// of a device with its next write of them, which may be a second later. Streams take at most four slots and a quarter
+    /// of them, each stream one, and entries of state that have failed before at most half: so neither a long stream nor
+    /// what the cloud never answers holds up fresh state.
     pub fn concurrency(mut self, entries: usize) -> Self {
         self.concurrency = entries.max(4);
         self

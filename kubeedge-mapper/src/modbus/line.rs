@@ -64,6 +64,7 @@ impl Lines {
     ///
     /// # Errors
     /// [`DriverError::Offline`] while devices are open on the same line with other settings of the line.
+    #[cfg_attr(not(feature = "modbus-rtu"), expect(clippy::unnecessary_wraps, reason = "a serial line may not open"))]
     pub(super) fn line(&self, medium: Medium) -> Result<Arc<Line>, DriverError> {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.retain(|_, line| line.strong_count() > 0);

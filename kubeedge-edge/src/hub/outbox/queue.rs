@@ -23,8 +23,11 @@ pub(super) enum Job {
     Stream(Stream, Vec<Sequence>),
 }
 
-/// Entries of state and of streams, and how many of each may be under way: streams take at most a quarter of the slots,
-/// and state that failed before at most half, so that fresh state always has a quarter.
+/// Streams that may be under way at a time: what they send holds up state, as the link has a rate.
+const STREAMS: usize = 4;
+
+/// Entries of state and of streams, and how many of each may be under way: streams take at most four slots and a quarter of
+/// them, and state that failed before at most half, so that fresh state always has a quarter.
 pub(super) struct Queue {
     pub(super) subjects: Subjects,
     pub(super) lanes: Lanes,
@@ -109,7 +112,7 @@ impl Queue {
 
     /// Whether another stream may be under way.
     fn has_lane(&self) -> bool {
-        self.lanes.under_way() < self.concurrency / 4
+        self.lanes.under_way() < (self.concurrency / 4).min(STREAMS)
     }
 
     /// A new link: whatever failed on the old one may work now.
