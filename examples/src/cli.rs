@@ -1,9 +1,11 @@
 //! What the binaries have in common: they own the process, so log subscriber and signals are theirs.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::Level;
+
+use crate::one_line;
 
 /// Lets the process open as many files and sockets as the system allows it to, as Go programs do: the soft limit is for
 /// programs of old that could not count beyond it.
@@ -45,5 +47,16 @@ pub async fn asked_to_end() -> std::io::Result<()> {
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted,
         _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// How the program `name` ends: a failure is told on standard error, in a line.
+pub fn exit_code(name: &str, outcome: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {}", one_line(&*error));
+            ExitCode::FAILURE
+        }
     }
 }

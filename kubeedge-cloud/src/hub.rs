@@ -102,11 +102,11 @@ impl HubConfig {
         self
     }
 
-    /// Most sockets of one listener at a time that accepts a socket for each node, handshakes included; default no limit. The
-    /// last ones are kept for telling further nodes that there is no room. A process that runs out of descriptors cannot
+    /// Most sockets of one listener at a time that accepts a socket for each node, handshakes included, at least 17; default
+    /// no limit. The last 16 are kept for telling further nodes that there is no room. A process that runs out of descriptors cannot
     /// even reach Kubernetes, so set it to less than the process may have.
     pub fn sockets(mut self, sockets: usize) -> Self {
-        self.sockets = sockets;
+        self.sockets = sockets.max(17);
         self
     }
 

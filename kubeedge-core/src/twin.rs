@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     device::DeviceState,
@@ -116,6 +119,30 @@ pub enum TwinEvent {
     Removed(DeviceId),
     /// So many events were missed because the watcher was slow: get the twins again.
     Lagged(u64),
+}
+
+/// The watch that an implementation of [`Twins`] gives: what is sent to `events` and is about `select`, from now on.
+///
+/// A watcher that falls behind by more than the channel holds gets [`TwinEvent::Lagged`].
+pub fn watch(events: &broadcast::Sender<TwinEvent>, select: DeviceSelector) -> Subscription<TwinEvent> {
+    let items = stream::unfold((events.subscribe(), select), |(mut events, select)| async move {
+        loop {
+            let event = match events.recv().await {
+                Ok(event) => event,
+                Err(broadcast::error::RecvError::Lagged(count)) => TwinEvent::Lagged(count),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            };
+            let selected = match &event {
+                TwinEvent::Changed { twin, .. } => select.matches(&twin.device),
+                TwinEvent::Removed(device) => select.matches(device),
+                TwinEvent::Lagged(_) => true,
+            };
+            if selected {
+                return Some((event, (events, select)));
+            }
+        }
+    });
+    Subscription::new(items, CancellationToken::new())
 }
 
 /// Twins of the devices of a node. A resolved write is durable.

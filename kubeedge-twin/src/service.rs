@@ -9,7 +9,6 @@ mod serve;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::stream;
 use kubeedge_core::{
     bus::BusHandle,
     device::{DeviceInstance, DeviceState},
@@ -18,10 +17,9 @@ use kubeedge_core::{
     names::{DeviceId, NodeName, SharedClock},
     resource::Resource,
     service::{Subscription, WatchSlots},
-    twin::{Delta, DeviceSelector, Twin, TwinError, TwinEvent, TwinHandle, TwinPatch, Twins},
+    twin::{self, Delta, DeviceSelector, Twin, TwinError, TwinEvent, TwinHandle, TwinPatch, Twins},
 };
 use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
 
 pub use self::driver::TwinsDriver;
 use self::{apply::Origin, cells::Cells, outgoing::Outgoing};
@@ -242,24 +240,7 @@ impl Twins for DeviceTwins {
 
     async fn watch(&self, select: DeviceSelector) -> Result<Subscription<TwinEvent>, TwinError> {
         let slot = self.shared.watches.take().ok_or(TwinError::Busy)?;
-        let items = stream::unfold((self.shared.events.subscribe(), select), |(mut events, select)| async move {
-            loop {
-                let event = match events.recv().await {
-                    Ok(event) => event,
-                    Err(broadcast::error::RecvError::Lagged(count)) => TwinEvent::Lagged(count),
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                };
-                let selected = match &event {
-                    TwinEvent::Changed { twin, .. } => select.matches(&twin.device),
-                    TwinEvent::Removed(device) => select.matches(device),
-                    _ => true,
-                };
-                if selected {
-                    return Some((event, (events, select)));
-                }
-            }
-        });
-        Ok(Subscription::new(items, CancellationToken::new()).holding(slot))
+        Ok(twin::watch(&self.shared.events, select).holding(slot))
     }
 }
 

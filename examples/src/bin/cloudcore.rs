@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use kubeedge_cloud::{cloud::CloudCore, config::CloudCoreConfig};
-use kubeedge_examples::{cli, one_line};
+use kubeedge_examples::cli;
 
 #[derive(Parser)]
 #[command(about = "The cloud part of KubeEdge")]
@@ -22,13 +22,7 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     cli::log(args.v);
     cli::raise_open_files();
-    match run(&args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cloudcore: {}", one_line(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    cli::exit_code("cloudcore", run(&args).await)
 }
 
 async fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use kubeedge_edge::config::{EdgeCore, EdgeCoreConfig};
-use kubeedge_examples::{cli, one_line};
+use kubeedge_examples::cli;
 
 #[derive(Parser)]
 #[command(about = "The edge part of KubeEdge")]
@@ -22,13 +22,7 @@ struct Args {
 async fn main() -> ExitCode {
     let args = Args::parse();
     cli::log(args.v);
-    match run(&args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("edgecore: {}", one_line(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    cli::exit_code("edgecore", run(&args).await)
 }
 
 async fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {

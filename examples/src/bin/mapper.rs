@@ -8,7 +8,7 @@ use kubeedge_core::{
     mapper::DriverMaker,
     names::{DeviceId, SharedClock, SystemClock},
 };
-use kubeedge_examples::{cli, mapper::MapperFile, one_line};
+use kubeedge_examples::{cli, mapper::MapperFile};
 use kubeedge_mapper::{
     MapperConfig, MapperHost,
     dmi::{Catalog, DmiMapperConfig, Mapper},
@@ -37,13 +37,7 @@ struct Args {
 async fn main() -> ExitCode {
     let args = Args::parse();
     cli::log(args.v);
-    match run(&args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mapper: {}", one_line(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    cli::exit_code("mapper", run(&args).await)
 }
 
 async fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {

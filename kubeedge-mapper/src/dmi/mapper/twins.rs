@@ -7,18 +7,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::stream;
 use kubeedge_core::{
     device::{DeviceInstance, DeviceSpec, DeviceState},
     names::{DeviceId, PropertyName, SharedClock},
     service::Subscription,
     twin::{
-        Delta, DeviceSelector, PropertyPatch, Twin, TwinError, TwinEvent, TwinPatch, TwinProperty, TwinValue,
+        self, Delta, DeviceSelector, PropertyPatch, Twin, TwinError, TwinEvent, TwinPatch, TwinProperty, TwinValue,
         TwinVersion, Twins,
     },
 };
 use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
 
 use super::Link;
 use crate::dmi::wire;
@@ -215,24 +213,7 @@ impl Twins for DmiTwins {
     }
 
     async fn watch(&self, select: DeviceSelector) -> Result<Subscription<TwinEvent>, TwinError> {
-        let items = stream::unfold((self.shared.events.subscribe(), select), |(mut events, select)| async move {
-            loop {
-                let event = match events.recv().await {
-                    Ok(event) => event,
-                    Err(broadcast::error::RecvError::Lagged(count)) => TwinEvent::Lagged(count),
-                    Err(broadcast::error::RecvError::Closed) => return None,
-                };
-                let selected = match &event {
-                    TwinEvent::Changed { twin, .. } => select.matches(&twin.device),
-                    TwinEvent::Removed(device) => select.matches(device),
-                    _ => true,
-                };
-                if selected {
-                    return Some((event, (events, select)));
-                }
-            }
-        });
-        Ok(Subscription::new(items, CancellationToken::new()))
+        Ok(twin::watch(&self.shared.events, select))
     }
 }
 
